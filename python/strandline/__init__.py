@@ -1,0 +1,1 @@
+"""Strandline: chat streams that survive refreshes, tabs, phones and crashes."""

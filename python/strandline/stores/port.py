@@ -1,0 +1,131 @@
+"""What a store promises. Every implementation passes one contract suite (``tests/python/stores``).
+
+The store is dumb on purpose: the runtime decides *what* is written, the store makes it durable and finds it again.
+There is one writer (the runtime's journal) per store, and it commits one batch at a time.
+
+Promises
+--------
+1. **Atomic.** ``commit`` writes all of a batch or nothing of it. When it raises, nothing of the batch is visible,
+   neither now nor after a restart of the store, and the same batch may be given again.
+2. **Durable.** When ``commit`` returns, the batch survives the death of the process; with ``durability="full"``
+   (the default) also the loss of power.
+3. **Idempotent.** A batch has a number. Committing the same number again after a success changes nothing.
+4. **Ordered.** Numbers grow. Sequence numbers of a session are gapless and given by the caller; the store returns
+   events ordered by them.
+5. **Nothing is lost in between.** After ``open`` returns, every event of every committed batch is readable with
+   ``events``: what the journal of an earlier process held has been turned into log segments. While the store is open
+   the caller keeps events in memory until a segment that holds them was committed.
+6. **Reads never block the writer**, and never see half a batch.
+7. **Exclusive.** A second ``open`` of the same file, from any process, raises StoreInUse and says what to do.
+
+Errors: ``StoreUnavailable`` when the medium refuses (disk full, locked, read-only, I/O error): nothing acknowledged is
+lost, the caller may try again. ``StoreRefused`` (StoreInUse, StoreTooNew, StoreDamaged) from ``open`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What one session appended in one commit: encoded events, the first of which has number ``first_seq``."""
+
+    session: str
+    first_seq: int
+    events: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A closed piece of a session's log: events of one run (or of none), in order, not necessarily adjacent.
+
+    ``at`` is the time of the newest event (ms); retention counts from it.
+    """
+
+    session: str
+    run: str | None
+    at: int
+    events: tuple[tuple[int, bytes], ...]
+
+    @property
+    def first_seq(self) -> int:
+        return self.events[0][0]
+
+    @property
+    def last_seq(self) -> int:
+        return self.events[-1][0]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that one commit writes.
+
+    number: grows with every batch; entries go into the journal under it (no journal row when there are none).
+    sessions, messages, runs: whole rows to insert or replace. segments: log segments to add.
+    trim: journal rows up to and including this number are deleted (their events are all in segments), or None.
+    """
+
+    number: int
+    entries: tuple[Entry, ...] = ()
+    sessions: tuple[SessionRecord, ...] = ()
+    messages: tuple[MessageRecord, ...] = ()
+    runs: tuple[RunRecord, ...] = ()
+    segments: tuple[Segment, ...] = field(default=())
+    trim: int | None = None
+
+
+class Store(Protocol):
+    """The port. See the module docstring for what every method together promises."""
+
+    async def open(self) -> int:
+        """Take the store into use; return the highest batch number that was ever committed (0 for a new store).
+
+        Migrates an older schema forward, turns the journal into segments, gives every session a new epoch when the
+        last process ended uncleanly without fsync. Raises StoreRefused or StoreUnavailable.
+        """
+
+    async def close(self) -> None:
+        """Give the store back cleanly. Idempotent."""
+
+    async def commit(self, batch: Batch) -> None:
+        """Write a batch: atomic, durable, idempotent. Raises StoreUnavailable, and then nothing was written."""
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        """One session, or None."""
+
+    async def sessions(
+        self, owner: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionRecord]:
+        """Sessions, newest ``updated_at`` first; ``owner`` None means everybody's; ``before``: updated earlier (ms)."""
+
+    async def outline(self, session_id: str) -> list[MessageRecord]:
+        """Every message version of a session without its content (``parts`` None), in order of creation."""
+
+    async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
+        """The named versions with their content, in the order of ``versions``; unknown ones are left out."""
+
+    async def runs(self, session_id: str) -> list[RunRecord]:
+        """Every run of a session, in order of creation (``first_seq``)."""
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        """One run, of whatever session, or None."""
+
+    async def unfinished(self) -> list[RunRecord]:
+        """Every run that is queued or running, in order of session and ``first_seq``."""
+
+    async def events(
+        self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
+    ) -> list[tuple[int, bytes]]:
+        """Events ``first_seq..last_seq`` (inclusive) that are in segments, ordered; only those of ``run`` if named."""
+
+    async def expire(self, before: int) -> int:
+        """Delete log segments whose newest event is older than ``before`` (ms); return how many. Rows of messages,
+        runs and sessions stay. Events of unfinished runs are kept whatever their age."""
+
+    async def checkpoint(self, *, truncate: bool = False) -> None:
+        """Tidy up beside the writer (SQLite: a WAL checkpoint). Never raises for a busy store."""
