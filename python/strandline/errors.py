@@ -4,7 +4,8 @@
 
     StrandlineError                    code, status, and a detail that says what to do
     ├── BadRequest                     400 the request cannot be read
-    │   └── BodyTooLarge               413
+    │   ├── BodyTooLarge               413
+    │   └── UnsupportedMediaType       415
     ├── Unprocessable                  422 readable, but not something that can be done
     ├── Unauthorized                   401
     ├── Forbidden                      403
@@ -57,6 +58,12 @@ class BodyTooLarge(BadRequest):
     code, status, title = "body-too-large", 413, "The request body is too large"
 
 
+class UnsupportedMediaType(BadRequest):
+    """The request body is not called JSON."""
+
+    code, status, title = "unsupported-media-type", 415, "The request body must be JSON"
+
+
 class Unprocessable(StrandlineError):
     """The request was read, but it asks for something that cannot be done."""
 
@@ -64,9 +71,15 @@ class Unprocessable(StrandlineError):
 
 
 class Unauthorized(StrandlineError):
-    """The caller did not say, or could not prove, who they are."""
+    """The caller did not say, or could not prove, who they are. ``challenge`` is sent as WWW-Authenticate."""
 
     code, status, title = "unauthorized", 401, "Who are you?"
+
+    def __init__(
+        self, detail: str, *, code: str | None = None, retry_after: float | None = None, challenge: str = "Bearer"
+    ) -> None:
+        super().__init__(detail, code=code, retry_after=retry_after)
+        self.challenge = challenge
 
 
 class Forbidden(StrandlineError):

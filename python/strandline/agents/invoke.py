@@ -1,0 +1,112 @@
+"""Calls an agent, whatever kind of callable it is, and says how that ended.
+
+Async functions and generators run on the event loop, plain ones in a thread. What they yield or return goes to
+``Run``. Exceptions become a failed run with a text that anybody may see; the traceback goes to the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+from strandline.agents.run import Run
+from strandline.core.run import Status
+from strandline.errors import ChunkRefused, RunOver
+from strandline.runtime.ending import Ending
+
+logger = logging.getLogger("strandline.agent")
+
+Agent = Callable[[Run], Any]
+
+PUBLIC_ERROR = "The reply failed. Please try again."
+
+
+class PublicError(Exception):
+    """Raise this in an agent to fail the run with a text that the user may read."""
+
+
+async def call(agent: Agent, run: Run) -> Ending:
+    """Run the agent to its end."""
+    try:
+        if inspect.iscoroutinefunction(agent) or inspect.isasyncgenfunction(agent):
+            await _consume(run, agent(run))
+        elif inspect.isgeneratorfunction(agent):
+            await _consume_thread(run, agent(run))
+        else:
+            await _consume(run, await asyncio.to_thread(agent, run))
+        return await run.close()
+    except RunOver:
+        return Ending(Status.STOPPED, "over")
+    except PublicError as exc:
+        logger.info("run %s failed: %s", run.id, exc, extra={"action": "run-failed", "run": run.id})
+        return _failed("agent-error", str(exc) or PUBLIC_ERROR, run)
+    except ChunkRefused as exc:
+        logger.exception("run %s added something that clients cannot read", run.id, extra=_extra(run))
+        return _failed(exc.code, PUBLIC_ERROR, run)
+    except Exception:
+        logger.exception("run %s failed", run.id, extra=_extra(run))
+        return _failed("agent-error", PUBLIC_ERROR, run)
+
+
+def _failed(reason: str, error: str, run: Run) -> Ending:
+    return Ending(Status.FAILED, reason, error, usage=run.used, after_pending=True)
+
+
+def _extra(run: Run) -> dict[str, str]:
+    return {"action": "run-failed", "run": run.id, "session": run.session_id}
+
+
+async def emit(run: Run, item: Any) -> None:
+    """Add one yielded or returned thing: text, a chunk, or an iterator of either."""
+    if isinstance(item, str):
+        await run.text(item)
+    elif isinstance(item, Mapping):
+        await run.append(item)
+    elif item is None:
+        return
+    elif isinstance(item, AsyncIterator) or inspect.isasyncgen(item):
+        await _consume(run, item)
+    else:
+        raise ChunkRefused(
+            f"An agent yields str, UIMessageChunk dicts or async iterators of them, not {type(item).__name__}. "
+            "For another library's stream use ui_stream(...) or yield its text."
+        )
+
+
+async def _consume(run: Run, produced: Any) -> None:
+    if inspect.isawaitable(produced):
+        produced = await produced
+    if hasattr(produced, "__aiter__"):
+        iterator = aiter(produced)
+        try:
+            async for item in iterator:
+                await emit(run, item)
+        finally:
+            # The provider's stream is closed at once when the run was stopped, not whenever it is collected.
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+    elif isinstance(produced, Iterator):
+        await _consume_thread(run, produced)
+    else:
+        await emit(run, produced)
+
+
+async def _consume_thread(run: Run, iterator: Iterator[Any]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def pump() -> None:
+        try:
+            for item in iterator:
+                if run.cancelled:
+                    break
+                asyncio.run_coroutine_threadsafe(emit(run, item), loop).result()
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+    await asyncio.to_thread(pump)

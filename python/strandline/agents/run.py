@@ -1,0 +1,337 @@
+"""The ``Run``: what an agent author holds while the agent answers.
+
+Everything an agent adds passes ``append``: checked against what the message says so far, including what is still on its
+way to the store, so that a bad chunk raises here, in the agent, and never reaches a client (DESIGN §14.8). ``yield`` is
+enough for most agents; the methods are for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Mapping
+from typing import Any
+
+import orjson
+
+from strandline.agents.prompt import prompt
+from strandline.core.chunks import ChunkInvalid, check
+from strandline.core.events import Chunk
+from strandline.core.message import FoldError
+from strandline.core.records import MessageRecord, RunRecord
+from strandline.core.run import Status
+from strandline.errors import ChunkRefused, RunOver
+from strandline.runtime.ending import Ending
+from strandline.runtime.live import Caller, LiveRun, LiveSession, started
+from strandline.runtime.session import Sessions
+from strandline.settings import Settings
+
+_TERMINAL = frozenset({"finish", "abort", "error"})
+_PARTS = {"text-start": "text", "reasoning-start": "reasoning"}
+
+
+class Run:
+    """One execution of an agent. All methods that add content are coroutines; they wait when the store is behind.
+
+    They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended (it was
+    stopped, superseded, or took too long).
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        settings: Settings,
+        session: LiveSession,
+        live: LiveRun,
+        record: RunRecord,
+        context: list[MessageRecord],
+    ) -> None:
+        self._sessions = sessions
+        self._settings = settings
+        self._session = session
+        self._live = live
+        self._record = record
+        self._context = context
+        self._fold = started(record.message_id)
+        self._renamed: dict[tuple[str, str], str] = {}
+        self._minted = 0
+        self._since_pause = 0
+        self._own_steps = False
+        self._open: tuple[str, str] | None = None
+        self._tools_answered = False
+        self._finish_reason: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._ending: Ending | None = None
+
+    # ------------------------------------------------------------------ what the agent is asked
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self._record.id
+
+    @property
+    def session_id(self) -> str:
+        """The session (the AI SDK calls it chat) that this run writes to."""
+        return self._session.id
+
+    @property
+    def message_id(self) -> str:
+        """The id of the assistant message that this run writes."""
+        return self._record.message_id
+
+    @property
+    def user(self) -> Caller:
+        """Who asked: ``user``, ``device``, ``roles``, ``claims``."""
+        return self._live.caller
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """What the client sent along with the message (``useChat({ body })``)."""
+        return self._live.caller.body
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The active path up to the message to answer, as UIMessages: ``{"id", "role", "parts", "metadata"?}``."""
+        return [ui_message(message) for message in self._context]
+
+    def prompt(self) -> list[dict[str, Any]]:
+        """The same as ``[{"role", "content"}]``, the shape that OpenAI-style clients take. Content is a string, or a
+        list of ``text`` and ``image_url`` items where a message has images."""
+        return prompt(self._context)
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the run has ended for any reason. For agents that run in a thread and want to look."""
+        return self._live.over
+
+    # ------------------------------------------------------------------ what the agent says
+
+    async def text(self, delta: str) -> None:
+        """Add text. The first call opens a text part, anything else that is added closes it."""
+        await self._delta("text", delta)
+
+    async def reasoning(self, delta: str) -> None:
+        """Add reasoning ("thinking"), shown apart from the text."""
+        await self._delta("reasoning", delta)
+
+    async def tool_call(
+        self, name: str, input: Any | AsyncIterable[str] = None, *, id: str | None = None, dynamic: bool = False
+    ) -> str:
+        """Show a tool call; returns its id. ``input``: a JSON value, or an async iterator of pieces of JSON text, which
+        is streamed as it comes."""
+        await self._step()
+        call = id or self._mint("call")
+        extra = {"dynamic": True} if dynamic else {}
+        await self.append({"type": "tool-input-start", "toolCallId": call, "toolName": name, **extra})
+        if isinstance(input, AsyncIterable):
+            text = ""
+            async for piece in input:
+                text += piece
+                await self.append({"type": "tool-input-delta", "toolCallId": call, "inputTextDelta": piece})
+            try:
+                input = orjson.loads(text)
+            except orjson.JSONDecodeError as exc:
+                detail = f"The input of the tool call {name!r} is not JSON: {exc}"
+                failed = {"type": "tool-input-error", "toolCallId": call, "toolName": name, "input": text, **extra}
+                await self.append({**failed, "errorText": "The tool input was not valid JSON."})
+                raise ChunkRefused(detail) from exc
+        await self.append(
+            {"type": "tool-input-available", "toolCallId": call, "toolName": name, "input": input, **extra}
+        )
+        return call
+
+    async def tool_result(self, call: str, output: Any = None, *, error: str | None = None) -> None:
+        """Give the output (a JSON value) of a tool call, or the ``error`` text that it failed with."""
+        if error is not None:
+            await self.append({"type": "tool-output-error", "toolCallId": call, "errorText": error})
+        else:
+            await self.append({"type": "tool-output-available", "toolCallId": call, "output": output})
+        self._tools_answered = True
+
+    async def data(self, name: str, value: Any, *, id: str | None = None, transient: bool = False) -> None:
+        """Add a data part ``data-<name>``. With ``id`` a later one replaces it; ``transient`` ones are only passed on
+        to who is attached now, and kept in no message."""
+        chunk: dict[str, Any] = {"type": f"data-{name}", "data": value}
+        if id is not None:
+            chunk["id"] = id
+        if transient:
+            chunk["transient"] = True
+        await self.append(chunk)
+
+    async def source(self, url: str, title: str | None = None, *, id: str | None = None) -> None:
+        """Cite a web page."""
+        chunk = {"type": "source-url", "sourceId": id or self._mint("source"), "url": url}
+        if title is not None:
+            chunk["title"] = title
+        await self.append(chunk)
+
+    async def file(self, url: str, media_type: str) -> None:
+        """Add a file by its URL (``https:`` or ``data:``)."""
+        await self.append({"type": "file", "url": url, "mediaType": media_type})
+
+    async def metadata(self, value: Mapping[str, Any]) -> None:
+        """Merge into the message's metadata."""
+        await self.append({"type": "message-metadata", "messageMetadata": dict(value)})
+
+    def usage(self, **counts: Any) -> None:
+        """Record what the run used (``input_tokens=…``); kept with the run and given to ``on_end``."""
+        self._usage = {**(self._usage or {}), **counts}
+
+    def finish(self, reason: str) -> None:
+        """Set the finish reason: ``stop`` (default), ``length``, ``content-filter``, ``tool-calls`` or ``other``."""
+        self._finish_reason = reason
+
+    async def restart(self) -> None:
+        """Throw away what the message says so far, by a logged event, and begin again (R15). Open AI SDK streams
+        cannot show this; they end with ``resync`` and load the message anew."""
+        await self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}")
+        self._fold = started(self._record.message_id)
+        self._renamed.clear()
+        self._open = None
+        self._tools_answered = False
+
+    # ------------------------------------------------------------------ how it gets into the log
+
+    async def append(self, chunk: Chunk) -> None:
+        """Add one AI SDK ``UIMessageChunk`` (ai@7.0.173). ``start``, ``finish``, ``abort`` and ``error`` belong to the
+        run: what they say is kept (metadata, finish reason, failure), the chunk itself is not passed on."""
+        if self._ending is not None:
+            raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
+        try:
+            check(chunk)
+        except ChunkInvalid as exc:
+            raise ChunkRefused(str(exc)) from exc
+        kind = chunk["type"]
+        if kind == "start" or kind in _TERMINAL:
+            await self._absorb(kind, chunk)
+            return
+        if kind == "start-step":
+            self._own_steps = True
+        if self._open is not None and not self._continues(kind, chunk):
+            await self._close_part()
+        await self._add(self._unique(kind, chunk))
+
+    async def _absorb(self, kind: str, chunk: Chunk) -> None:
+        if chunk.get("messageMetadata") is not None:
+            await self._add({"type": "message-metadata", "messageMetadata": chunk["messageMetadata"]})
+        if kind == "finish" and "finishReason" in chunk:
+            self._finish_reason = chunk["finishReason"]
+        elif kind == "error":
+            self._ending = Ending(Status.FAILED, "agent-error", chunk["errorText"], after_pending=True)
+        elif kind == "abort":
+            self._ending = Ending(Status.STOPPED, chunk.get("reason") or "agent-abort", after_pending=True)
+
+    def _continues(self, kind: str, chunk: Chunk) -> bool:
+        assert self._open is not None
+        return kind in (f"{self._open[0]}-delta", "message-metadata") or bool(chunk.get("transient"))
+
+    def _unique(self, kind: str, chunk: Chunk) -> Chunk:
+        """Part ids are unique per message: a repeated one is renamed, for its deltas and its end as well."""
+        family = kind.partition("-")[0]
+        if kind in _PARTS:
+            part = chunk["id"]
+            if part in self._fold.used_ids():
+                renamed = self._mint(part)
+                self._renamed[(family, part)] = renamed
+                return {**chunk, "id": renamed}
+            self._renamed.pop((family, part), None)
+        elif self._renamed and family in ("text", "reasoning") and (family, chunk["id"]) in self._renamed:
+            return {**chunk, "id": self._renamed[(family, chunk["id"])]}
+        return chunk
+
+    async def _add(self, chunk: Chunk) -> None:
+        limit = self._settings.delta_limit
+        name = _DELTAS.get(chunk["type"])
+        if name is not None and len(chunk[name]) > limit // 4 and len(chunk[name].encode()) > limit:
+            text = chunk[name]
+            for start in range(0, len(text), limit // 4):
+                await self._add({**chunk, name: text[start : start + limit // 4]})
+            return
+        size = len(chunk[name]) + 48 if name is not None else len(_dump(chunk))
+        if size > self._settings.chunk_limit:
+            raise ChunkRefused(
+                f"A {chunk['type']} chunk of {size} bytes is over the limit of {self._settings.chunk_limit}. "
+                "Store large content elsewhere and send its URL."
+            )
+        await self._live.pending.room(self._settings.pending_limit)
+        if self._live.over:
+            raise RunOver(f"The run {self.id} has ended.")
+        try:
+            self._fold.push(chunk)
+        except FoldError as exc:
+            raise ChunkRefused(str(exc)) from exc
+        self._live.pending.add(chunk, size)
+        self._sessions.journal.mark(self._session)
+        self._since_pause += 1
+        if self._since_pause >= self._settings.yield_every:
+            # An agent that never really waits must not keep the event loop from everybody else.
+            self._since_pause = 0
+            await asyncio.sleep(0)
+
+    async def _delta(self, family: str, delta: str) -> None:
+        if not isinstance(delta, str):
+            raise ChunkRefused(f"Text must be a str, not {type(delta).__name__}.")
+        if not delta:
+            return
+        if self._open is None or self._open[0] != family:
+            await self._close_part()
+            await self._step()
+            part = self._mint("t" if family == "text" else "r")
+            await self._add({"type": f"{family}-start", "id": part})
+            self._open = (family, part)
+        await self._add({"type": f"{family}-delta", "id": self._open[1], "delta": delta})
+
+    async def _close_part(self) -> None:
+        if self._open is not None:
+            family, part = self._open
+            self._open = None
+            await self._add({"type": f"{family}-end", "id": part})
+
+    async def _step(self) -> None:
+        """Steps as ai's own servers mark them: one to begin with, a new one after tool results."""
+        if self._own_steps:
+            return
+        if self._fold.step_open and not self._tools_answered:
+            return
+        await self._close_part()
+        if self._fold.step_open:
+            await self._add({"type": "finish-step"})
+        self._tools_answered = False
+        await self._add({"type": "start-step"})
+
+    async def close(self) -> Ending:
+        """The agent has returned: end what it left open and say how the run ended."""
+        if not self._live.over:
+            await self._close_part()
+        if self._ending is not None:
+            return self._ending
+        return Ending(
+            Status.COMPLETED, "completed", None, self._finish_reason or "stop", self._usage, after_pending=True
+        )
+
+    @property
+    def used(self) -> dict[str, Any] | None:
+        """What ``usage`` was told so far."""
+        return self._usage
+
+    def _mint(self, prefix: str) -> str:
+        self._minted += 1
+        return f"{prefix}-{self._minted}"
+
+
+_DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
+
+
+def _dump(chunk: Chunk) -> bytes:
+    try:
+        return orjson.dumps(chunk)
+    except TypeError as exc:
+        raise ChunkRefused(f"A {chunk['type']} chunk is not JSON: {exc}") from exc
+
+
+def ui_message(message: MessageRecord) -> dict[str, Any]:
+    """A stored message as an AI SDK UIMessage."""
+    found: dict[str, Any] = {"id": message.message_id, "role": message.role, "parts": list(message.parts or ())}
+    if message.metadata is not None:
+        found["metadata"] = message.metadata
+    return found

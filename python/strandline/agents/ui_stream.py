@@ -1,0 +1,79 @@
+"""``ui_stream``: whatever already speaks the AI SDK's UI message stream, as chunks to yield.
+
+Takes chunk dicts, chunk objects (pydantic models and dataclasses, as pydantic-ai and the ``ai`` package make them) and
+SSE text or bytes, from an async or plain iterator. SSE may be cut anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from strandline.errors import ChunkRefused
+
+
+async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield the chunks of ``source``. Raises ChunkRefused for an item that is neither chunk nor SSE."""
+    lines = _Lines()
+    try:
+        async for item in _iterate(source):
+            if isinstance(item, str | bytes | bytearray):
+                for chunk in lines.feed(item if isinstance(item, str) else bytes(item).decode()):
+                    yield chunk
+            else:
+                yield _plain(item)
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _iterate(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
+    if isinstance(source, AsyncIterable):
+        async for item in source:
+            yield item
+    else:
+        for item in source:
+            yield item
+
+
+def _plain(item: Any) -> Mapping[str, Any]:
+    if isinstance(item, Mapping):
+        return item
+    if hasattr(item, "model_dump"):
+        dumped: Mapping[str, Any] = item.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return dumped
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return {_camel(name): value for name, value in dataclasses.asdict(item).items() if value is not None}
+    raise ChunkRefused(f"ui_stream cannot read a {type(item).__name__}; it takes chunks and SSE text.")
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+class _Lines:
+    """The data lines of SSE text that may be cut anywhere; one line is one chunk on this wire."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, text: str) -> Iterable[Mapping[str, Any]]:
+        *lines, self._rest = (self._rest + text).replace("\r\n", "\n").split("\n")
+        for line in lines:
+            if not line.startswith("data:"):
+                continue
+            data = line[5:].strip()
+            if not data or data == "[DONE]":
+                continue
+            try:
+                chunk = orjson.loads(data)
+            except orjson.JSONDecodeError as exc:
+                raise ChunkRefused(f"ui_stream met a data line that is not JSON: {exc}") from exc
+            if not isinstance(chunk, Mapping):
+                raise ChunkRefused("ui_stream met a data line that is not a chunk object.")
+            yield chunk

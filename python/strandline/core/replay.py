@@ -1,0 +1,92 @@
+"""What a reader that comes (back) is given (PROTOCOL §3, §6.2): the rest of a run, a whole message, or nothing.
+
+Pure. The answer never depends on time or on what other readers do, only on the cursor and on the session's state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from strandline.core.offset import Cursor, MalformedCursor, Standing, parse, standing
+from strandline.core.records import RunRecord
+from strandline.core.session import SessionState
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Everything of ``run`` strictly after ``cursor``."""
+
+    run: str
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The whole message of ``run``, folded, then whatever follows."""
+
+    run: str
+
+
+class Nothing(Enum):
+    """There is nothing to send: 204."""
+
+    NOTHING = "nothing"
+
+
+NOTHING = Nothing.NOTHING
+
+Plan = Tail | Whole | Nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Unresumable:
+    """The cursor cannot be continued. ``why`` is for people; ``run`` is what can be shown in full instead."""
+
+    why: str
+    run: str | None
+
+
+def read_cursor(text: str, state: SessionState) -> Cursor | str:
+    """The cursor in ``text``, or a sentence that says why it cannot be continued in this session."""
+    try:
+        cursor = parse(text)
+    except MalformedCursor:
+        return "The cursor was not minted by this service."
+    match standing(cursor, epoch=state.record.epoch, first_seq=1, last_seq=state.record.last_seq):
+        case Standing.GOOD:
+            return cursor
+        case Standing.OTHER_EPOCH:
+            return "The cursor belongs to another incarnation of this session."
+        case _:
+            return "The cursor is ahead of this session."
+
+
+def plan_named(state: SessionState, run_id: str) -> Plan:
+    """A reader that names its run gets the whole of it, whatever its state."""
+    return Whole(run_id) if run_id in state.runs else NOTHING
+
+
+def plan_fresh(state: SessionState, owed: str | None) -> Plan:
+    """A reader without cursor gets the newest active run, else the one that it is owed (PROTOCOL §6.6)."""
+    active = state.active()
+    if active:
+        return Whole(active[-1].id)
+    return Whole(owed) if owed is not None and owed in state.runs else NOTHING
+
+
+def plan_tail(state: SessionState, cursor: Cursor, run_at_cursor: str | None) -> Plan | Unresumable:
+    """A reader with a good cursor. ``run_at_cursor``: the run of the event it points to, None if no longer in the log
+    (or an event without a run)."""
+    run = state.runs.get(run_at_cursor) if run_at_cursor is not None else None
+    if run is None:
+        return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
+    if run.last_seq is not None and cursor.seq == run.last_seq and cursor.frame > 0:
+        return NOTHING
+    return Tail(run.id, cursor)
+
+
+def fallback(state: SessionState) -> str | None:
+    """The run to show in full to a reader whose cursor says nothing: the newest active one, else the newest."""
+    runs: list[RunRecord] = state.active() or list(state.runs.values())
+    return runs[-1].id if runs else None

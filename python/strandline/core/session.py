@@ -1,0 +1,184 @@
+"""A session as its log leaves it: messages with parents, runs, the active path.
+
+``SessionState`` is the outline that a live session keeps in memory (no message content). ``project`` says what a list
+of new events would change, without changing anything; after the commit ``absorb`` makes it so. Both are pure: the
+store's rows are exactly the records of a ``Change``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.run import Status, may
+
+Content = tuple[tuple[Mapping[str, Any], ...], Any]
+"""The parts and the metadata of a message."""
+
+_TITLE_LENGTH = 80
+
+
+class IllegalTransition(RuntimeError):
+    """A run was asked to move to a status that its current one does not lead to: a defect of the caller."""
+
+
+@dataclass(slots=True)
+class Change:
+    """What a list of events makes of a session: whole records, new or replaced."""
+
+    record: SessionRecord
+    messages: dict[str, MessageRecord] = field(default_factory=dict)
+    runs: dict[str, RunRecord] = field(default_factory=dict)
+    structural: bool = False
+
+
+class SessionState:
+    """The outline of one session at its last committed event."""
+
+    __slots__ = ("_by_key", "messages", "record", "runs")
+
+    def __init__(
+        self, record: SessionRecord, messages: Iterable[MessageRecord] = (), runs: Iterable[RunRecord] = ()
+    ) -> None:
+        self.record = record
+        self.messages: dict[str, MessageRecord] = {message.version: message for message in messages}
+        self.runs: dict[str, RunRecord] = {run.id: run for run in runs}
+        self._by_key: dict[str, str] = {run.key: run.id for run in self.runs.values() if run.key is not None}
+
+    def path(self, leaf: str | None = None) -> list[MessageRecord]:
+        """The active path, oldest message first; with ``leaf`` the path that ends there."""
+        found: list[MessageRecord] = []
+        version = leaf if leaf is not None else self.record.leaf
+        while version is not None:
+            message = self.messages[version]
+            found.append(message)
+            version = message.parent
+        found.reverse()
+        return found
+
+    def find(self, message_id: str) -> MessageRecord | None:
+        """The message that the wire calls ``message_id``: on the active path, else the newest version anywhere."""
+        for message in reversed(self.path()):
+            if message.message_id == message_id:
+                return message
+        for message in reversed(self.messages.values()):
+            if message.message_id == message_id:
+                return message
+        return None
+
+    def answers(self, version: str) -> list[RunRecord]:
+        """The runs that answer a message version, oldest first."""
+        return [run for run in self.runs.values() if run.parent == version]
+
+    def keyed(self, key: str) -> RunRecord | None:
+        """The run that a request with this idempotency key started."""
+        run_id = self._by_key.get(key)
+        return None if run_id is None else self.runs[run_id]
+
+    def active(self) -> list[RunRecord]:
+        """The runs that have not ended, oldest first. Runs end newest last, so a short look from the end is enough."""
+        return [run for run in self.runs.values() if run.active]
+
+    def project(self, events: Sequence[Event], contents: Mapping[str, Content]) -> Change:
+        """What ``events``, the next ones of this session, change. ``contents`` holds the final content of every
+        message whose run ends in them. Raises IllegalTransition."""
+        seq = self.record.last_seq
+        change = Change(self.record)
+        fields: dict[str, Any] = {}
+        for event in events:
+            seq += 1
+            match event:
+                case MessageCreated():
+                    change.messages[event.message] = MessageRecord(
+                        session=self.record.id,
+                        version=event.message,
+                        message_id=event.message_id,
+                        parent=event.parent,
+                        role=event.role,
+                        author=event.by,
+                        created_at=event.at,
+                        parts=event.parts,
+                        metadata=event.metadata,
+                    )
+                    fields |= {"leaf": event.message, "updated_at": event.at}
+                    if self.record.title is None and "title" not in fields and event.role == "user":
+                        fields["title"] = _title(event.parts)
+                case RunQueued():
+                    change.runs[event.run] = RunRecord(
+                        id=event.run,
+                        session=self.record.id,
+                        message=event.message,
+                        message_id=event.message_id,
+                        parent=event.parent,
+                        agent=event.agent,
+                        author=event.by,
+                        status=Status.QUEUED,
+                        created_at=event.at,
+                        first_seq=seq,
+                        parent_run=event.parent_run,
+                        key=event.key,
+                    )
+                    change.messages[event.message] = MessageRecord(
+                        session=self.record.id,
+                        version=event.message,
+                        message_id=event.message_id,
+                        parent=event.parent,
+                        role="assistant",
+                        author=f"agent:{event.agent}",
+                        created_at=event.at,
+                        run=event.run,
+                        parts=(),
+                    )
+                    fields |= {"leaf": event.message, "updated_at": event.at}
+                case RunStarted():
+                    self._move(change, event.run, Status.RUNNING, {})
+                case RunEnded():
+                    self._move(
+                        change,
+                        event.run,
+                        event.status,
+                        {
+                            "reason": event.reason,
+                            "error": event.error,
+                            "finish_reason": event.finish_reason,
+                            "usage": event.usage,
+                            "ended_at": event.at,
+                            "last_seq": seq,
+                        },
+                    )
+                    message = change.messages.get(event.message) or self.messages[event.message]
+                    parts, metadata = contents[event.message]
+                    change.messages[event.message] = replace(message, parts=parts, metadata=metadata)
+                    fields["updated_at"] = event.at
+                case _:
+                    pass
+        change.record = replace(self.record, last_seq=seq, **fields)
+        change.structural = bool(fields or change.messages or change.runs)
+        return change
+
+    def absorb(self, change: Change) -> None:
+        """Make a committed change part of this state."""
+        self.record = change.record
+        for version, message in change.messages.items():
+            self.messages[version] = replace(message, parts=None, metadata=None)
+        for run in change.runs.values():
+            self.runs[run.id] = run
+            if run.key is not None:
+                self._by_key[run.key] = run.id
+
+    def _move(self, change: Change, run_id: str, status: Status, fields: Mapping[str, Any]) -> None:
+        run = change.runs.get(run_id) or self.runs[run_id]
+        if not may(run.status, status):
+            raise IllegalTransition(f"run {run_id} cannot go from {run.status} to {status}")
+        change.runs[run_id] = replace(run, status=status, **fields)
+
+
+def _title(parts: Iterable[Mapping[str, Any]]) -> str | None:
+    text = " ".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+    line = " ".join(text.split())
+    if not line:
+        return None
+    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"

@@ -1,0 +1,163 @@
+"""The AI SDK wire over HTTP (PROTOCOL §6): thin translations between requests and the use cases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from strandline.agents.run import ui_message
+from strandline.codecs import ai_sdk
+from strandline.core.events import run_of
+from strandline.core.ids import check_id
+from strandline.core.records import RunRecord
+from strandline.core.replay import (
+    NOTHING,
+    Plan,
+    Tail,
+    Unresumable,
+    Whole,
+    fallback,
+    plan_fresh,
+    plan_named,
+    plan_tail,
+    read_cursor,
+)
+from strandline.errors import NotFound
+from strandline.http.auth import Action, Identity
+from strandline.http.intake import caller_of, chat_request, stop_reason
+from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.stream import Stream, client_of, cursor_of, query_id, reader_of
+from strandline.runtime.live import LiveSession
+from strandline.runtime.reading import ai_sdk_stream, event_at
+from strandline.runtime.service import Service
+
+Allowed = Callable[[Identity, Any, Action], bool]
+
+
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+    """The routes, without prefix."""
+    routes = APIRouter(route_class=ProblemRoute)
+    settings = service.settings
+    who = Depends(identify)
+
+    async def visible(chat_id: str, identity: Identity, action: Action) -> LiveSession | None:
+        """The session if the caller may; unknown and foreign look alike (PROTOCOL §6.7)."""
+        session = await service.sessions.find(check_id(chat_id, "id"))
+        return session if session is not None and allows(identity, session.state.record, action) else None
+
+    def stream(
+        request: Request, identity: Identity, session: LiveSession, plan: Tail | Whole, *, extra: Mapping[str, str]
+    ) -> Response:
+        shim, major = client_of(request, settings.ai_sdk_version)
+        reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now())
+        run = session.state.runs[plan.run]
+        content = ai_sdk_stream(session, service.store, plan, reader, major=major, shim=shim)
+        headers = {
+            **ai_sdk.HEADERS,
+            "Strandline-Run": run.id,
+            "Strandline-Message": run.message_id,
+            "Strandline-Replay": "tail" if isinstance(plan, Tail) else "full",
+            **extra,
+        }
+        service.sessions.admit_reader(session)
+        return Stream(content, settings, headers)
+
+    @routes.post("")
+    async def submit(request: Request, identity: Identity = who) -> Response:
+        body = await read_json(request, settings.max_body)
+        chat_id, asked, rest = chat_request(body, request.headers.get("idempotency-key"))
+        service.sessions.admit_reader(None)
+        run = await service.sessions.submit(
+            chat_id,
+            asked,
+            caller_of(identity, rest),
+            agent_name(),
+            lambda record: allows(identity, record, Action.SUBMIT),
+        )
+        session = await service.sessions.find(chat_id)
+        assert session is not None
+        return stream(request, identity, session, Whole(run.id), extra={})
+
+    @routes.get("/{chat_id:path}/stream")
+    async def resume(chat_id: str, request: Request, identity: Identity = who) -> Response:
+        session = await visible(chat_id, identity, Action.READ)
+        if session is None:
+            return Response(status_code=204)
+        shim, _ = client_of(request, settings.ai_sdk_version)
+        plan: Plan | Unresumable
+        presented = cursor_of(request)
+        named = query_id(request, "run")
+        if presented is not None:
+            cursor = read_cursor(presented, session.state)
+            if isinstance(cursor, str):
+                plan = Unresumable(cursor, fallback(session.state))
+            else:
+                event = await event_at(session, service.store, cursor.seq)
+                plan = plan_tail(session.state, cursor, run_of(event) if event is not None else None)
+            if isinstance(plan, Unresumable) and named is not None and named in session.state.runs:
+                plan = Unresumable(plan.why, named)
+        elif named is not None:
+            plan = plan_named(session.state, named)
+        else:
+            plan = plan_fresh(session.state, service.sessions.owed(session, identity.user))
+        if isinstance(plan, Unresumable):
+            if shim:
+                return Stream(_once(ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
+            plan = Whole(plan.run) if plan.run is not None else NOTHING
+        if plan is NOTHING:
+            return Response(status_code=204)
+        assert isinstance(plan, Tail | Whole)
+        return stream(request, identity, session, plan, extra={})
+
+    @routes.post("/{chat_id:path}/stop")
+    async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        check_id(chat_id, "id")
+        body = await read_json(request, settings.max_body, optional=True)
+        named = {name: check_id(body[name], name) for name in ("run", "messageId", "key") if body.get(name) is not None}
+        answer = await service.sessions.stop(
+            chat_id,
+            caller_of(identity, {}),
+            lambda record: allows(identity, record, Action.STOP),
+            run=named.get("run"),
+            message_id=named.get("messageId"),
+            key=named.get("key"),
+            reason=stop_reason(body),
+        )
+        return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
+
+    @routes.get("/{chat_id:path}/messages")
+    async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
+        session = await visible(chat_id, identity, Action.READ)
+        if session is None:
+            return JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
+        history = await service.sessions.history(session, identity.user)
+        active = history.active
+        return JSONResponse(
+            {
+                "messages": [ui_message(message) for message in history.messages],
+                "activeRun": active
+                and {"id": active.id, "messageId": active.message_id, "status": active.status.value},
+                "cursor": str(history.cursor) if history.cursor is not None else None,
+                "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def nothing_here(path: str, identity: Identity = who) -> Response:
+        raise NotFound("There is no such route; see PROTOCOL.md §6.")
+
+    return routes
+
+
+def run_plain(run: RunRecord) -> dict[str, Any]:
+    """How a run ended, as the history answer tells it."""
+    plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
+    return {**plain, "error": run.error} if run.error is not None else plain
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data

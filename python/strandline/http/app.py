@@ -1,0 +1,178 @@
+"""``Strandline``: the one object an application makes (DESIGN §9)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+
+from strandline.agents.invoke import Agent, call
+from strandline.agents.run import Run, ui_message
+from strandline.core.ids import check_id
+from strandline.core.records import RunRecord, SessionRecord
+from strandline.errors import Misconfigured
+from strandline.http import ai_sdk, sessions
+from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
+from strandline.http.cors import cors
+from strandline.http.intake import incoming
+from strandline.http.signals import on_exit_signal
+from strandline.runtime.clock import Clock, SystemClock
+from strandline.runtime.ending import Ending
+from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.service import Service
+from strandline.settings import Settings
+from strandline.stores import open_store
+from strandline.stores.port import Store
+
+_AgentT = TypeVar("_AgentT", bound=Callable[..., Any])
+_HookT = TypeVar("_HookT", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What ``on_end`` is given: a run that is over, and its message as history has it from now on.
+
+    ``status`` is ``completed``, ``stopped``, ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the
+    agent recorded with ``run.usage``.
+    """
+
+    session: str
+    run: str
+    user: str
+    status: str
+    reason: str | None
+    error: str | None
+    message: Mapping[str, Any]
+    usage: Mapping[str, Any] | None
+
+
+class Strandline:
+    """Durable chat sessions over one store.
+
+    store: a path to a SQLite file (made if need be), ``"memory:"``, or a Store. auth: who is calling and what they may
+    do; required (``open_on_loopback()``, ``jwt_bearer(key)``, or a FastAPI dependency that returns the user). settings:
+    limits and timing; by default from the environment (``STRANDLINE_*``).
+    """
+
+    def __init__(
+        self,
+        store: str | Path | Store,
+        *,
+        auth: Auth | Callable[..., Any] | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.auth = resolve_auth(auth)
+        self.settings = settings if settings is not None else Settings.from_env()
+        opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
+        self.service = Service(opened, clock or SystemClock(), self.settings)
+        self._agent: Agent | None = None
+        self._agent_name = ""
+        self._hooks: list[Callable[[Ended], Any]] = []
+        self._running = 0
+        self.router = self._router()
+
+    # ------------------------------------------------------------------ what an application says
+
+    def agent(self, function: _AgentT) -> _AgentT:
+        """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator."""
+        if self._agent is not None:
+            raise Misconfigured(f"There is an agent already: {self._agent_name}. One Strandline has one agent.")
+        self._agent = function
+        self._agent_name = getattr(function, "__name__", type(function).__name__)
+        return function
+
+    def on_end(self, function: _HookT) -> _HookT:
+        """Decorator: called with ``Ended`` after every run, once its end is durable. Async or plain; may raise (it is
+        logged)."""
+        self._hooks.append(function)
+        return function
+
+    async def import_messages(
+        self, session: str, messages: Sequence[Mapping[str, Any]], *, user: str, title: str | None = None
+    ) -> SessionRecord:
+        """Bring in a conversation that exists elsewhere: UIMessages, oldest first, as a new session that ``user`` owns.
+
+        All or nothing. Raises Conflict (``session-exists``) when the session has messages, Unprocessable for bad ones.
+        """
+        read = [incoming(message, trusted=True) for message in messages]
+        return await self.service.sessions.import_messages(check_id(session, "session"), user, read, title)
+
+    # ------------------------------------------------------------------ how it is put into an application
+
+    def app(self, *, prefix: str = "/api", origins: Sequence[str] = (), title: str = "Strandline") -> FastAPI:
+        """A FastAPI application with the routes under ``prefix``; ``origins`` may call it from a browser (CORS)."""
+        app = FastAPI(title=title)
+        if origins:
+            cors(app, origins)
+        app.include_router(self.router, prefix=prefix)
+        return app
+
+    @asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """What must run around the application; comes along with ``router``. Entering it again is harmless."""
+        if self._agent is None:
+            raise Misconfigured("There is no agent. Decorate the function that answers with @chat.agent.")
+        self._running += 1
+        if self._running > 1:
+            try:
+                yield
+            finally:
+                self._running -= 1
+            return
+        try:
+            await self.service.start(self._invoke, self._ended)
+            try:
+                with on_exit_signal(self.service.drain):
+                    yield
+            finally:
+                await self.service.stop()
+        finally:
+            self._running -= 1
+
+    def _router(self) -> APIRouter:
+        identify = identity_dependency(self.auth)
+        routes = APIRouter(lifespan=self.lifespan)
+        routes.include_router(sessions.router(self.service, identify, self._allows), prefix="/sessions")
+        routes.include_router(
+            ai_sdk.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/chat"
+        )
+
+        @routes.get("/health", include_in_schema=False)
+        async def health() -> JSONResponse:
+            ready = self.service.ready
+            return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
+
+        return routes
+
+    def _allows(self, identity: Identity, session: SessionRecord | None, action: Action) -> bool:
+        return bool(self.auth.policy(identity, session, action))
+
+    # ------------------------------------------------------------------ what the runtime calls
+
+    async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
+        assert self._agent is not None
+        context = await self.service.sessions.context(session, record.parent)
+        run = Run(self.service.sessions, self.settings, session, live, record, context)
+        return await call(self._agent, run)
+
+    async def _ended(self, session: LiveSession, run: RunRecord) -> None:
+        if not self._hooks:
+            return
+        found = await self.service.store.messages(session.id, [run.message])
+        message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
+        user = run.author.removeprefix("user:")
+        ended = Ended(session.id, run.id, user, run.status.value, run.reason, run.error, message, run.usage)
+        for hook in self._hooks:
+            if inspect.iscoroutinefunction(hook):
+                outcome: Awaitable[Any] = hook(ended)
+                await outcome
+            else:
+                await asyncio.to_thread(hook, ended)

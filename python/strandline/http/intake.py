@@ -1,0 +1,87 @@
+"""Reads what a browser sends: the shape of a chat request, checked, bounded, nothing trusted (PROTOCOL §2, §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from strandline.core.chunks import complaint
+from strandline.core.ids import check_id
+from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
+from strandline.errors import Unprocessable
+from strandline.http.auth import Identity
+from strandline.runtime.live import Caller
+
+MAX_PARTS = 100
+MAX_REASON = 200
+_OWN = frozenset({"id", "messages", "trigger", "messageId"})
+
+
+def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request, dict[str, Any]]:
+    """The session id, the request, and everything else in the body. Raises Unprocessable or InvalidId."""
+    chat_id = check_id(body.get("id"), "id")
+    trigger = body.get("trigger", SUBMIT)
+    if trigger not in (SUBMIT, REGENERATE):
+        raise Unprocessable(f"`trigger` must be {SUBMIT!r} or {REGENERATE!r}.", code="invalid-request")
+    message_id = body.get("messageId")
+    if message_id is not None:
+        check_id(message_id, "messageId")
+    messages = body.get("messages")
+    if not isinstance(messages, list):
+        raise Unprocessable("`messages` must be a list of UIMessages.", code="invalid-request")
+    last = incoming(messages[-1]) if messages else None
+    if key is not None:
+        check_id(key, "Idempotency-Key")
+    rest = {name: value for name, value in body.items() if name not in _OWN}
+    return chat_id, Request(trigger, message_id, last, key), rest
+
+
+def incoming(message: Any, *, trusted: bool = False) -> Incoming:
+    """One UIMessage. A browser's user message may hold text, files and data only; parts of other roles are not read
+    (they are never stored). ``trusted`` messages come from the application (import) and may hold any parts."""
+    if not isinstance(message, Mapping):
+        raise Unprocessable("A message must be an object with `id`, `role` and `parts`.", code="invalid-message")
+    message_id = check_id(message.get("id"), "the message's id")
+    role = message.get("role")
+    if role not in ("user", "assistant", "system"):
+        raise Unprocessable("A message's `role` must be user, assistant or system.", code="invalid-message")
+    if role != "user" and not trusted:
+        return Incoming(message_id, role, ())
+    parts = message.get("parts")
+    if not isinstance(parts, list) or not 1 <= len(parts) <= MAX_PARTS:
+        raise Unprocessable(f"A message needs 1 to {MAX_PARTS} `parts`.", code="invalid-message")
+    for part in parts:
+        problem = "A part must be an object." if not isinstance(part, Mapping) else complaint(part)
+        if problem is None and not trusted:
+            problem = _part_problem(part)
+        if problem is not None:
+            raise Unprocessable(f"The message has a part that cannot be taken: {problem}", code="invalid-message")
+    metadata = message.get("metadata")
+    if metadata is not None and (problem := complaint(metadata)) is not None:
+        raise Unprocessable(f"The message's metadata cannot be taken: {problem}", code="invalid-message")
+    return Incoming(message_id, role, tuple(parts), metadata)
+
+
+def _part_problem(part: Mapping[str, Any]) -> str | None:
+    kind = part.get("type")
+    if kind == "text":
+        return None if isinstance(part.get("text"), str) else "a text part needs a string `text`"
+    if kind == "file":
+        known = isinstance(part.get("url"), str) and isinstance(part.get("mediaType"), str)
+        return None if known else "a file part needs the strings `url` and `mediaType`"
+    if isinstance(kind, str) and kind.startswith("data-") and len(kind) > 5:
+        return None if "data" in part else "a data part needs `data`"
+    return f"a user's message holds text, file and data parts, not {str(kind)[:60]!r}"
+
+
+def stop_reason(body: Mapping[str, Any]) -> str:
+    """The reason of a stop, for people and logs."""
+    reason = body.get("reason", "user")
+    if not isinstance(reason, str) or not 1 <= len(reason) <= MAX_REASON or not reason.isprintable():
+        raise Unprocessable(f"`reason` must be 1 to {MAX_REASON} printable characters.", code="invalid-request")
+    return reason
+
+
+def caller_of(identity: Identity, body: Mapping[str, Any]) -> Caller:
+    """The identity as the runtime and the agent know it."""
+    return Caller(identity.user, identity.device, identity.roles, identity.claims, body)

@@ -1,0 +1,177 @@
+"""Errors as RFC 9457 problem documents (PROTOCOL §10), and the one way in which a request body is read (§2.2).
+
+A route that uses ``ProblemRoute`` answers its own errors, inside the application's middleware: so they pass through
+CORS, and they do not depend on exception handlers of the application it is mounted in. (An application that registers
+an exception handler for StrandlineError on purpose still gets it.)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from strandline.core.ids import InvalidId
+from strandline.errors import (
+    BadRequest,
+    BodyTooLarge,
+    StrandlineError,
+    Unauthorized,
+    Unprocessable,
+    UnsupportedMediaType,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+# orjson reads 1,024 levels but writes only 254: what is accepted here must still be storable, inside an envelope.
+MAX_DEPTH = 100
+
+_SAFE_TEXT = "This is a fault of the server, not of the request. It has been logged."
+_FIELDS_NAMED = 10
+
+log = logging.getLogger("strandline.http")
+
+
+class ProblemRoute(APIRoute):
+    """Answers StrandlineError, validation errors and unexpected exceptions with a problem document.
+
+    HTTPException is left to the application: an ``auth`` dependency may raise it. Exceptions are caught outside the
+    dependencies' exit stack, so that a dependency with ``yield`` still sees them (and rolls back).
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def readable(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestValidationError as error:  # here, or FastAPI's own handler would answer it
+                raise Unprocessable(_fields(error), code="invalid-request") from error
+            except InvalidId as error:
+                raise Unprocessable(str(error), code="invalid-id") from error
+
+        return readable
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await super().handle(scope, receive, watched)
+        except HTTPException:
+            raise
+        except Exception as error:
+            if started:  # nothing can be said any more; the server logs it and cuts the connection
+                raise
+            await problem_response(error)(scope, receive, send)
+
+
+def problem_response(error: Exception) -> Response:
+    """The problem document for an error. What is a fault of the server is logged, and its text is kept inside."""
+    problem = error if isinstance(error, StrandlineError) else StrandlineError(_SAFE_TEXT)
+    detail = problem.detail
+    if problem.status == 500:
+        log.error(
+            "a request failed: %s", error, exc_info=error, extra={"action": "request_failed", "code": problem.code}
+        )
+        detail = _SAFE_TEXT  # the message may name files and settings; those are for the log
+    headers = {"Cache-Control": "no-store"}
+    if problem.status in (429, 503):
+        headers["Retry-After"] = str(max(1, math.ceil(problem.retry_after or 1)))
+    if isinstance(problem, Unauthorized):
+        headers["WWW-Authenticate"] = problem.challenge
+    document = {
+        "type": f"urn:strandline:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": detail,
+        "code": problem.code,
+    }
+    return Response(orjson.dumps(document), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+async def read_json(request: Request, limit: int, *, optional: bool = False) -> dict[str, Any]:
+    """Read a JSON object of at most ``limit`` bytes; with ``optional``, no body at all is ``{}``.
+
+    Raises UnsupportedMediaType (415), BodyTooLarge (413, at once where Content-Length says so) or BadRequest (400).
+    The rest of a body that is too large is not read: uvicorn discards it after the answer, so that the client can
+    send it to the end and still read the answer.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    called_json = media_type == "application/json"
+    if not called_json and not optional:
+        raise _not_json(media_type)
+    body = await _read(request, limit)
+    if not body and optional:
+        return {}
+    if not called_json:
+        raise _not_json(media_type)
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"The request body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("The request body must be a JSON object")
+    if _too_deep(value, body):
+        raise BadRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
+    return value
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async for piece in request.stream():
+            if len(body) + len(piece) > limit:
+                raise _too_large(limit)
+            body += piece
+    except ClientDisconnect:
+        raise BadRequest("The connection was closed before the whole request body had come") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The request body is larger than {limit} bytes, which is all that is read here")
+
+
+def _not_json(media_type: str) -> UnsupportedMediaType:
+    seen = f"'{media_type[:100]}'" if media_type else "nothing"
+    return UnsupportedMediaType(f"Send the body as JSON, with 'Content-Type: application/json'; this one says {seen}")
+
+
+def _too_deep(value: dict[str, Any], body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _fields(error: RequestValidationError) -> str:
+    """Which fields were wrong and how, without the values that were sent."""
+    found = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+    more = len(found) - _FIELDS_NAMED
+    return "; ".join(found[:_FIELDS_NAMED]) + (f"; and {more} more" if more > 0 else "")

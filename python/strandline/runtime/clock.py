@@ -1,0 +1,48 @@
+"""Time and chance as an argument, so that tests can hold them in their hands."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What the runtime knows of the world outside."""
+
+    def now(self) -> int:
+        """Wall-clock milliseconds since 1970 (UTC)."""
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, from an arbitrary start."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+
+    def mint(self, prefix: str) -> str:
+        """A new id that nobody can guess."""
+
+
+class SystemClock:
+    """The real one."""
+
+    def now(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def mint(self, prefix: str) -> str:
+        return f"{prefix}_{secrets.token_urlsafe(15)}"
+
+
+_EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def mint_epoch() -> str:
+    """A new epoch (PROTOCOL §3): eight letters or digits."""
+    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(8))

@@ -1,0 +1,60 @@
+"""Everything that happens because time passes: deadlines, segments, retention, idle sessions, checkpoints."""
+
+from __future__ import annotations
+
+import logging
+
+from strandline.errors import StrandlineError
+from strandline.runtime.clock import Clock
+from strandline.runtime.journal import Journal
+from strandline.runtime.runner import Runner
+from strandline.runtime.session import Sessions
+from strandline.settings import Settings
+from strandline.stores.port import Store
+
+logger = logging.getLogger("strandline.janitor")
+
+_TICK = 0.5
+_EXPIRE_EVERY = 60.0
+_TRUNCATE_EVERY = 300.0
+
+
+class Janitor:
+    """One loop. Each round is short and never raises."""
+
+    def __init__(
+        self, store: Store, journal: Journal, runner: Runner, sessions: Sessions, clock: Clock, settings: Settings
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._runner = runner
+        self._sessions = sessions
+        self._clock = clock
+        self._settings = settings
+        self._expired_at = float("-inf")
+        self._truncated_at = clock.monotonic()
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await self._clock.sleep(_TICK)
+            try:
+                await self.sweep()
+            except StrandlineError as exc:
+                logger.warning("a sweep was cut short: %s", exc, extra={"action": "sweep-failed"})
+            except Exception:
+                logger.exception("a sweep failed", extra={"action": "sweep-failed"})
+
+    async def sweep(self) -> None:
+        """One round at the clock's present time."""
+        now = self._clock.monotonic()
+        self._runner.check_deadlines(now)
+        self._journal.poke(now)
+        self._sessions.forget_idle(now)
+        truncate = now - self._truncated_at >= _TRUNCATE_EVERY
+        await self._store.checkpoint(truncate=truncate)
+        if truncate:
+            self._truncated_at = now
+        if now - self._expired_at >= _EXPIRE_EVERY:
+            self._expired_at = now
+            await self._store.expire(self._clock.now() - int(self._settings.log_retention * 1000))

@@ -1,0 +1,298 @@
+"""The one writer: append → commit → publish.
+
+It takes everything that all runs have pending and every decision that waits, writes them as one batch, and publishes
+only after the store said that the batch is durable. Sequence numbers exist from that moment on; a commit that failed
+has assigned nothing. While a commit is under way the next batch gathers, so the slower the disk, the larger the batch.
+
+May not do: HTTP, agents' tasks (the listener does), reading for readers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from strandline.codecs import native
+from strandline.core.events import Appended, Event, RunEnded, run_of
+from strandline.core.session import Change
+from strandline.errors import StoreUnavailable
+from strandline.runtime.clock import Clock
+from strandline.runtime.feed import Entry
+from strandline.runtime.live import Command, Decided, LiveRun, LiveSession
+from strandline.runtime.segments import Segments
+from strandline.settings import Settings
+from strandline.stores.port import Batch, Store
+from strandline.stores.port import Entry as JournalEntry
+
+logger = logging.getLogger("strandline.journal")
+
+_RATE_PER_WINDOW = 1e6
+"""Chunks per second for which the window would be a second: 5,000/s gives 5 ms, 50,000/s gives 50 ms."""
+
+
+class Listener(Protocol):
+    """Who is told, in the same step, that a commit was published or has finally failed."""
+
+    def published(self, session: LiveSession, change: Change) -> None:
+        """Runs of ``change`` have started or ended."""
+
+    def gave_up(self) -> None:
+        """Commits fail and were given up: every active run has to end as lost once the store is back."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one session adds to a batch."""
+
+    session: LiveSession
+    change: Change
+    entries: list[Entry]
+    command: Command | None
+    decided: Decided | None
+    runs: list[LiveRun]
+
+
+class Journal:
+    """See the module docstring. ``healthy`` is False while commits fail for good."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings, listener: Listener) -> None:
+        self._store = store
+        self._clock = clock
+        self._settings = settings
+        self._listener = listener
+        self._segments = Segments(settings)
+        self._dirty: dict[LiveSession, None] = {}
+        self._wakeup = asyncio.Event()
+        self._number = 0
+        self._window = settings.first_window
+        self._last = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self.healthy = True
+
+    def start(self, number: int) -> None:
+        """Begin to write; ``number`` is the highest batch number in the store."""
+        self._number = number
+        self._task = asyncio.get_running_loop().create_task(self._write(), name="strandline-journal")
+
+    async def stop(self) -> None:
+        """Write what is left, including every event that is not in a segment yet, and stop."""
+        if self._task is None:
+            return
+        self._segments.flush_all()
+        self._wakeup.set()
+        while (self._dirty or self._segments.due()) and self.healthy and not self._task.done():
+            await asyncio.sleep(0.001)
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    def mark(self, session: LiveSession) -> None:
+        """Something of ``session`` waits for a commit."""
+        self._dirty[session] = None
+        self._wakeup.set()
+
+    def poke(self, at: float) -> None:
+        """Look whether events have waited long enough for a segment (monotonic time ``at``)."""
+        self._segments.age(at)
+        if self._segments.due():
+            self._wakeup.set()
+
+    async def decide(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> Any:
+        """Have a decision taken inside the writer; return its answer after the commit.
+
+        Goes on even if the caller is cancelled. Raises what ``decide`` raised, or StoreUnavailable.
+        """
+        if not self.healthy:
+            raise StoreUnavailable("The store cannot be written just now; try again soon.")
+        return await asyncio.shield(self.enqueue(session, decide))
+
+    def enqueue(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> asyncio.Future[Any]:
+        """Like ``decide``, but without waiting, and also while the store is failing."""
+        command = Command(decide)
+        session.commands.append(command)
+        self.mark(session)
+        return command.future
+
+    async def _write(self) -> None:
+        while True:
+            await self._wakeup.wait()
+            await self._pace()
+            self._wakeup.clear()
+            number = self._number + 1
+            works = self._build(number)
+            plan = self._segments.plan(number)
+            batch = _batch(number, works, plan.segments, plan.trim, plan.sessions)
+            if self._dirty or plan.more:
+                self._wakeup.set()
+            if batch is None:
+                continue
+            self._last = self._clock.monotonic()
+            if await self._commit(batch):
+                self._number = number
+                self._publish(works)
+                self._segments.written(plan, self._clock.monotonic())
+            else:
+                self._give_up(works)
+
+    async def _pace(self) -> None:
+        wait = self._last + self._window - self._clock.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        else:
+            # Let everything that became ready in this turn of the loop join the batch.
+            await asyncio.sleep(0)
+
+    def _build(self, number: int) -> list[_Work]:
+        works: list[_Work] = []
+        size = chunks = 0
+        waiting, self._dirty = self._dirty, {}
+        for session in waiting:
+            if size >= self._settings.commit_limit:
+                self._dirty[session] = None
+                continue
+            work = self._take(session, number)
+            if session.commands:
+                self._dirty[session] = None
+            if work is not None:
+                works.append(work)
+                size += sum(len(entry.blob) for entry in work.entries)
+                chunks += sum(len(entry.event.chunks) for entry in work.entries if isinstance(entry.event, Appended))
+        elapsed = max(self._clock.monotonic() - self._last, self._settings.first_window)
+        rate_window = chunks / elapsed / _RATE_PER_WINDOW
+        self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
+        return works
+
+    def _take(self, session: LiveSession, number: int) -> _Work | None:
+        command, decided = self._next_decision(session)
+        events: list[Event] = list(decided.events) if decided is not None else []
+        ended = {event.run for event in events if isinstance(event, RunEnded)}
+        at = self._clock.now()
+        runs = []
+        for live in session.live.values():
+            if live.pending and live.id not in ended:
+                events.append(Appended(at, live.id, live.message, live.pending.take()))
+                runs.append(live)
+        if not events:
+            return None
+        try:
+            change = session.state.project(events, decided.contents if decided is not None else {})
+        except Exception as exc:
+            if command is None:
+                raise
+            _refuse(command, exc)
+            return None
+        first = session.state.record.last_seq + 1
+        entries = [
+            Entry(seq, event, run_of(event), native.encode(event), number) for seq, event in enumerate(events, first)
+        ]
+        return _Work(session, change, entries, command, decided, runs)
+
+    def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None]:
+        while session.commands:
+            command = session.commands[0]
+            try:
+                decided = command.decide(session)
+                if decided is None:
+                    return None, None
+                session.commands.popleft()
+                if decided.events:
+                    return command, decided
+                _resolve(command, decided.answer)
+            except Exception as exc:
+                session.commands.popleft()
+                _refuse(command, exc)
+        return None, None
+
+    async def _commit(self, batch: Batch) -> bool:
+        started = self._clock.monotonic()
+        delay = 0.05
+        while True:
+            try:
+                await self._store.commit(batch)
+            except StoreUnavailable as exc:
+                waited = self._clock.monotonic() - started
+                logger.warning(
+                    "a commit failed (%s); retried for %.1f s so far",
+                    exc,
+                    waited,
+                    extra={"action": "commit-failed", "batch": batch.number},
+                )
+                if not self.healthy or waited >= self._settings.commit_patience:
+                    await self._clock.sleep(1.0 if not self.healthy else 0)
+                    return False
+                await self._clock.sleep(delay)
+                delay = min(1.0, delay * 2)
+            except Exception:
+                logger.exception("a commit failed in a way it never should", extra={"action": "commit-defect"})
+                return False
+            else:
+                return True
+
+    def _publish(self, works: Iterable[_Work]) -> None:
+        recovered = not self.healthy
+        self.healthy = True
+        now = self._clock.monotonic()
+        for work in works:
+            session = work.session
+            session.absorb(work.change, work.entries, work.decided.caller if work.decided is not None else None)
+            session.touched = now
+            self._segments.appended(session, now, ended=any(not run.active for run in work.change.runs.values()))
+            for live in work.runs:
+                live.pending.release()
+            if work.command is not None and work.decided is not None:
+                _resolve(work.command, work.decided.answer)
+            if work.change.runs:
+                self._listener.published(session, work.change)
+            if recovered:
+                session.feed.fail(None)
+
+    def _give_up(self, works: Iterable[_Work]) -> None:
+        first = self.healthy
+        self.healthy = False
+        for work in works:
+            if work.command is None:
+                continue
+            if first:
+                _refuse(work.command, StoreUnavailable("The store cannot be written just now; try again soon."))
+            else:
+                work.session.commands.appendleft(work.command)
+                self.mark(work.session)
+        if first:
+            logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
+            self._listener.gave_up()
+
+
+def _batch(number: int, works: list[_Work], segments: Any, trim: int | None, touched: Any) -> Batch | None:
+    if not works and not segments:
+        return None
+    sessions = {record.id: record for record in touched}
+    sessions |= {work.session.id: work.change.record for work in works if work.change.structural}
+    return Batch(
+        number,
+        tuple(
+            JournalEntry(work.session.id, work.entries[0].seq, tuple(entry.blob for entry in work.entries))
+            for work in works
+        ),
+        tuple(sessions.values()),
+        tuple(message for work in works for message in work.change.messages.values()),
+        tuple(run for work in works for run in work.change.runs.values()),
+        segments,
+        trim,
+    )
+
+
+def _resolve(command: Command, answer: Callable[[], Any]) -> None:
+    if not command.future.done():
+        command.future.set_result(answer())
+
+
+def _refuse(command: Command, exc: Exception) -> None:
+    if not command.future.done():
+        command.future.set_exception(exc)
+        # Nobody may be waiting any more (the request was cancelled): then the refusal is not news.
+        command.future.exception()

@@ -1,0 +1,246 @@
+"""A session that is in memory: its outline, its tail, and the runs that are writing to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from strandline.core.events import Appended, Chunk, Event, MessageReset, RunStarted
+from strandline.core.message import FoldState
+from strandline.core.offset import Cursor
+from strandline.core.session import Change, Content, SessionState
+from strandline.runtime.feed import Entry, Feed
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who caused a run, and what came along: what the agent sees as ``run.user``, ``run.claims`` and ``run.body``."""
+
+    user: str
+    device: str | None = None
+    roles: frozenset[str] = frozenset()
+    claims: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def by(self) -> str:
+        """How events name this caller."""
+        return f"user:{self.user}"
+
+
+class Pending:
+    """What a run has produced and the journal has not committed yet. Adjacent deltas of a part become one (R26)."""
+
+    __slots__ = ("_fragments", "_joinable", "_waiters", "chunks", "size")
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+        self.size = 0
+        self._joinable: tuple[str, str] | None = None
+        self._fragments: list[str] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def add(self, chunk: Chunk, size: int) -> None:
+        """Take one checked chunk of about ``size`` bytes."""
+        self.size += size
+        key = _delta_key(chunk)
+        if key is not None:
+            if key == self._joinable:
+                self._fragments.append(chunk[_TEXT[key[0]]])
+                return
+            self._close()
+            self._joinable = key
+            self._fragments = [chunk[_TEXT[key[0]]]]
+            return
+        self._close()
+        self.chunks.append(chunk)
+
+    def take(self) -> tuple[Chunk, ...]:
+        """Everything, joined; what remains is empty. Waiting agents go on once ``release`` says it was committed."""
+        self._close()
+        taken = tuple(self.chunks)
+        self.chunks = []
+        self.size = 0
+        return taken
+
+    def __bool__(self) -> bool:
+        return bool(self.chunks) or self._joinable is not None
+
+    async def room(self, limit: int) -> None:
+        """Wait until fewer than ``limit`` bytes wait for a commit."""
+        while self.size >= limit:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def release(self) -> None:
+        """Wake the agents that wait for room."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _close(self) -> None:
+        if self._joinable is None:
+            return
+        kind, part = self._joinable
+        name = "toolCallId" if kind == "tool-input-delta" else "id"
+        self.chunks.append({"type": kind, name: part, _TEXT[kind]: "".join(self._fragments)})
+        self._joinable = None
+        self._fragments = []
+
+
+_TEXT = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
+
+
+def _delta_key(chunk: Chunk) -> tuple[str, str] | None:
+    """What identifies the part that a plain delta belongs to; None for a chunk that cannot be joined."""
+    kind = chunk["type"]
+    if kind not in _TEXT or len(chunk) != 3:
+        return None
+    return (kind, chunk["toolCallId"] if kind == "tool-input-delta" else chunk["id"])
+
+
+def started(message_id: str) -> FoldState:
+    """What a message says when its run has started and nothing was appended yet."""
+    fold = FoldState()
+    fold.push({"type": "start", "messageId": message_id})
+    return fold
+
+
+class LiveRun:
+    """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
+
+    __slots__ = ("caller", "fold", "id", "message", "over", "pending", "position")
+
+    def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
+        self.id = run_id
+        self.message = message
+        self.fold = fold
+        self.caller = caller
+        self.position = position
+        self.pending = Pending()
+        self.over = False
+
+    def replay(self, epoch: str, seq: int, event: Event) -> None:
+        """Take in one committed event of this run."""
+        match event:
+            case Appended(chunks=chunks):
+                for chunk in chunks:
+                    self.fold.push(chunk)
+                self.position = Cursor(epoch, seq, len(chunks))
+            case RunStarted():
+                self.position = Cursor(epoch, seq, 1)
+            case MessageReset(message_id=message_id):
+                self.fold = started(message_id)
+                self.position = Cursor(epoch, seq, 1)
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a command makes of a session: events, the content of messages whose runs end in them, and an answer.
+
+    ``caller`` is that of the runs that the events queue. ``answer`` is called after the commit, in the same step that
+    publishes the events.
+    """
+
+    events: tuple[Event, ...]
+    answer: Callable[[], Any]
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    caller: Caller | None = None
+
+
+class Command:
+    """A change of a session's structure, decided inside the writer against the committed state.
+
+    ``decide`` returns None when its time has not come (a run still has pending chunks); it is asked again after the
+    next commit.
+    """
+
+    __slots__ = ("decide", "future")
+
+    def __init__(self, decide: Callable[[LiveSession], Decided | None]) -> None:
+        self.decide = decide
+        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+
+class LiveSession:
+    """One session in memory. Only the journal changes it, and only after a commit."""
+
+    __slots__ = (
+        "commands",
+        "feed",
+        "live",
+        "oldest_at",
+        "owed",
+        "readers",
+        "segmented",
+        "state",
+        "stored",
+        "touched",
+    )
+
+    def __init__(self, state: SessionState, *, stored: bool, at: float) -> None:
+        self.state = state
+        self.stored = stored
+        self.feed = Feed(state.record.last_seq)
+        self.live: dict[str, LiveRun] = {}
+        self.commands: deque[Command] = deque()
+        self.segmented = state.record.last_seq
+        self.oldest_at: float | None = None
+        self.readers: dict[str, Any] = {}
+        self.owed: list[tuple[str, str, float]] = []
+        self.touched = at
+
+    @property
+    def id(self) -> str:
+        return self.state.record.id
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing needs this session to be in memory."""
+        return (
+            not self.live
+            and not self.commands
+            and not self.readers
+            and not self.owed
+            and self.segmented == self.feed.last_seq
+        )
+
+    def unsegmented(self) -> list[Entry]:
+        """The events that are not in a log segment yet."""
+        if self.segmented >= self.feed.last_seq:
+            return []
+        return self.feed.since(self.segmented + 1)
+
+    def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> None:
+        """Make a committed change part of this session: outline, folds, then the tail, in one step."""
+        self.state.absorb(change)
+        self.stored = True
+        epoch = self.state.record.epoch
+        for run in change.runs.values():
+            if run.active and run.id not in self.live:
+                self.live[run.id] = LiveRun(
+                    run.id,
+                    run.message,
+                    started(run.message_id),
+                    caller or Caller(user=run.author.removeprefix("user:")),
+                    Cursor(epoch, run.first_seq, 0),
+                )
+        for entry in entries:
+            live = self.live.get(entry.run) if entry.run is not None else None
+            if live is None:
+                continue
+            live.replay(epoch, entry.seq, entry.event)
+        for run in change.runs.values():
+            if not run.active and (live := self.live.pop(run.id, None)) is not None:
+                live.over = True
+                live.pending.take()
+                live.pending.release()
+        if entries:
+            self.feed.publish(entries)

@@ -1,0 +1,138 @@
+"""Runs agents, outside any request: a connection never starts, holds or ends one.
+
+Owns the tasks. Knows nothing of HTTP and nothing of what an agent looks like: ``invoke`` (from ``agents/``) turns a run
+into an ``Ending``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from strandline.core.records import RunRecord
+from strandline.core.run import Status
+from strandline.core.session import Change
+from strandline.runtime.clock import Clock
+from strandline.runtime.ending import Ending
+from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.session import Sessions
+from strandline.settings import Settings
+
+logger = logging.getLogger("strandline.runner")
+
+Invoke = Callable[[LiveSession, LiveRun, RunRecord], Awaitable[Ending]]
+Ended = Callable[[LiveSession, RunRecord], Awaitable[None]]
+
+
+class Runner:
+    """Starts a task for every run that is published as started, and cancels it when the run is published as ended."""
+
+    def __init__(self, clock: Clock, settings: Settings, invoke: Invoke, on_end: Ended) -> None:
+        self._clock = clock
+        self._settings = settings
+        self._invoke = invoke
+        self._on_end = on_end
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._deadlines: dict[str, tuple[float, LiveSession, LiveRun]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self.sessions: Sessions
+
+    # ------------------------------------------------------------------ the journal's listener
+
+    def published(self, session: LiveSession, change: Change) -> None:
+        """Start and cancel what the commit says."""
+        for run in change.runs.values():
+            if run.status is Status.RUNNING:
+                self._launch(session, session.live[run.id], run)
+            elif not run.active:
+                self._finished(session, run)
+
+    def gave_up(self) -> None:
+        """Commits fail for good: end everything; the ends are written as ``lost`` when the store is back."""
+        for session in self.sessions.in_memory():
+            session.feed.fail("store-unavailable")
+            for live in list(session.live.values()):
+                task = self._tasks.pop(live.id, None)
+                if task is not None:
+                    task.cancel()
+                live.pending.take()
+                live.pending.release()
+                self.sessions.enqueue_end(session, live, Ending(Status.LOST, "store-unavailable"), "server")
+
+    # ------------------------------------------------------------------ time
+
+    def check_deadlines(self, now: float) -> None:
+        """End the runs that have taken longer than they may."""
+        for run_id, (deadline, session, live) in list(self._deadlines.items()):
+            if now >= deadline:
+                del self._deadlines[run_id]
+                ending = Ending(Status.FAILED, "deadline", "The reply took too long and was ended.")
+                self.sessions.enqueue_end(session, live, ending, "server")
+
+    async def drain(self, grace: float) -> None:
+        """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
+        self.sessions.accepting = False
+        deadline = self._clock.monotonic() + grace
+        while self._tasks and self._clock.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        ends = [
+            self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
+            for session in self.sessions.in_memory()
+            for live in list(session.live.values())
+        ]
+        for outcome in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                logger.error("a run could not be ended at shutdown: %r", outcome, extra={"action": "shutdown"})
+        await self._settle()
+        for session in self.sessions.in_memory():
+            session.feed.close()
+
+    async def _settle(self) -> None:
+        """Give cancelled tasks and ``on_end`` hooks a moment to clean up."""
+        remaining = {*self._tasks.values(), *self._background}
+        if remaining:
+            _, late = await asyncio.wait(remaining, timeout=5.0)
+            for task in late:
+                logger.warning("%s does not end", task.get_name(), extra={"action": "task-stuck"})
+                task.cancel()
+
+    # ------------------------------------------------------------------ one run
+
+    def _launch(self, session: LiveSession, live: LiveRun, run: RunRecord) -> None:
+        self._deadlines[run.id] = (self._clock.monotonic() + self._settings.run_deadline, session, live)
+        task = asyncio.get_running_loop().create_task(self._run(session, live, run), name=f"strandline-{run.id}")
+        self._tasks[run.id] = task
+        self._keep(task)
+
+    def _finished(self, session: LiveSession, run: RunRecord) -> None:
+        self._deadlines.pop(run.id, None)
+        task = self._tasks.pop(run.id, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self._keep(asyncio.get_running_loop().create_task(self._notify(session, run), name=f"strandline-end-{run.id}"))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _run(self, session: LiveSession, live: LiveRun, run: RunRecord) -> None:
+        try:
+            ending = await self._invoke(session, live, run)
+        except asyncio.CancelledError:
+            if live.over or not self.sessions.journal.healthy:
+                # Stopped, superseded or lost: the end is recorded, this was the clean-up.
+                return
+            # Somebody cancelled the task itself (an agent's own cancel scope, for instance).
+            ending = Ending(Status.FAILED, "cancelled", "The reply was cancelled.", after_pending=True)
+            self.sessions.enqueue_end(session, live, ending, "server")
+            return
+        if not live.over:
+            # Not awaited by this task: publishing the end cancels it.
+            self.sessions.enqueue_end(session, live, ending, f"agent:{run.agent}")
+
+    async def _notify(self, session: LiveSession, run: RunRecord) -> None:
+        try:
+            await self._on_end(session, run)
+        except Exception:
+            logger.exception("on_end failed for %s", run.id, extra={"action": "on-end-failed", "run": run.id})

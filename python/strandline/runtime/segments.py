@@ -1,0 +1,105 @@
+"""When events leave the journal for good: log segments and the trimming of the journal (DESIGN §6).
+
+A segment is written when a run has ended, when the session's part of the tail has reached its bound, or when its
+oldest event is old. A few sessions per commit, never a burst.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import islice
+
+from strandline.core.records import SessionRecord
+from strandline.runtime.feed import Entry
+from strandline.runtime.live import LiveSession
+from strandline.settings import Settings
+from strandline.stores.port import Segment
+
+_PER_COMMIT = 8
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one batch writes of segments. ``upto`` is the last event of each session that is in one afterwards."""
+
+    segments: tuple[Segment, ...] = ()
+    trim: int | None = None
+    upto: dict[LiveSession, int] = field(default_factory=dict)
+    more: bool = False
+
+    @property
+    def sessions(self) -> list[SessionRecord]:
+        return [session.state.record for session in self.upto]
+
+
+class Segments:
+    """Which sessions hold events that are in no segment yet, and which of them are due."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open: dict[LiveSession, None] = {}
+        self._due: dict[LiveSession, None] = {}
+
+    def due(self) -> bool:
+        """True when a segment should be written."""
+        return bool(self._due)
+
+    def flush_all(self) -> None:
+        """Everything is due: the process is about to end."""
+        self._due.update(self._open)
+
+    def age(self, now: float) -> None:
+        """Make those sessions due whose oldest event is too old. The oldest is always first."""
+        for session in self._open:
+            if session.oldest_at is None or now - session.oldest_at < self._settings.segment_age:
+                return
+            self._due[session] = None
+
+    def appended(self, session: LiveSession, now: float, *, ended: bool) -> None:
+        """Events of ``session`` were published."""
+        if session not in self._open:
+            session.oldest_at = now
+            self._open[session] = None
+        if ended or session.feed.size >= self._settings.tail_limit:
+            self._due[session] = None
+
+    def plan(self, number: int) -> Plan:
+        """Segments for batch ``number``, of what was published before it."""
+        if not self._due:
+            return Plan()
+        chosen = list(islice(self._due, _PER_COMMIT))
+        plan = Plan(more=len(chosen) < len(self._due))
+        segments: list[Segment] = []
+        for session in chosen:
+            entries = session.unsegmented()
+            segments.extend(_segments(session.id, entries))
+            plan.upto[session] = entries[-1].seq
+        plan.segments = tuple(segments)
+        rest = [session.unsegmented()[0].batch for session in self._open if session not in plan.upto]
+        plan.trim = min([number, *rest]) - 1
+        return plan
+
+    def written(self, plan: Plan, now: float) -> None:
+        """The batch with this plan was committed, and published."""
+        for session, upto in plan.upto.items():
+            session.segmented = upto
+            del self._open[session]
+            del self._due[session]
+            session.feed.evict(upto, self._settings.tail_limit // 2)
+            if session.feed.last_seq > upto:
+                self.appended(session, now, ended=not session.live)
+
+
+def _segments(session_id: str, entries: list[Entry]) -> list[Segment]:
+    by_run: dict[str | None, list[Entry]] = {}
+    for entry in entries:
+        by_run.setdefault(entry.run, []).append(entry)
+    return [
+        Segment(
+            session_id,
+            run,
+            max(entry.event.at for entry in group),
+            tuple((entry.seq, entry.blob) for entry in group),
+        )
+        for run, group in by_run.items()
+    ]

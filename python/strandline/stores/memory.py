@@ -1,0 +1,160 @@
+"""A store that forgets: for tests, demos and services that do not need their conversations after a restart.
+
+It keeps the promises of the port except durability. What was committed survives ``close`` and ``open`` of the same
+object, journal and all, so a restart can be played without a file; a new object is empty, so every session in it
+gets a new epoch from whoever creates it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.errors import Conflict, StoreInUse, StoreUnavailable
+from strandline.stores.port import Batch, Entry, Segment
+from strandline.stores.rows import merged, segments_from
+
+
+class MemoryStore:
+    """A store in this process's memory. See ``stores.port`` for what it promises."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._last = 0
+        self._journal: dict[int, tuple[Entry, ...]] = {}
+        self._sessions: dict[str, SessionRecord] = {}
+        self._messages: dict[str, dict[str, MessageRecord]] = {}
+        self._runs: dict[str, RunRecord] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._log: dict[str, list[Segment]] = {}
+
+    async def open(self) -> int:
+        if self._is_open:
+            raise StoreInUse("This MemoryStore is open already: one application per store, close it first.")
+        self._is_open = True
+        self._settle_journal()
+        return self._last
+
+    async def close(self) -> None:
+        self._is_open = False
+
+    async def commit(self, batch: Batch) -> None:
+        """See the port. Raises Conflict, and writes nothing, when another run of the session has a run's key."""
+        self._check_open()
+        if batch.number <= self._last:
+            return
+        # Whatever can fail comes first; nothing below this line raises or awaits, which makes it atomic.
+        keys = self._keys_after(batch)
+        self._keys = keys
+        if batch.entries:
+            self._journal[batch.number] = batch.entries
+        for session in batch.sessions:
+            self._sessions[session.id] = session
+        for message in batch.messages:
+            self._messages.setdefault(message.session, {})[message.version] = message
+        for run in batch.runs:
+            self._runs[run.id] = run
+        for segment in batch.segments:
+            self._log.setdefault(segment.session, []).append(segment)
+        if batch.trim is not None:
+            self._journal = {number: entries for number, entries in self._journal.items() if number > batch.trim}
+        self._last = batch.number
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        self._check_open()
+        return self._sessions.get(session_id)
+
+    async def sessions(
+        self, owner: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionRecord]:
+        self._check_open()
+        found = [
+            record
+            for record in self._sessions.values()
+            if (owner is None or record.owner == owner) and (before is None or record.updated_at < before)
+        ]
+        return sorted(found, key=lambda record: (-record.updated_at, record.id))[:limit]
+
+    async def outline(self, session_id: str) -> list[MessageRecord]:
+        self._check_open()
+        return [replace(record, parts=None) for record in self._messages.get(session_id, {}).values()]
+
+    async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
+        self._check_open()
+        found = self._messages.get(session_id, {})
+        return [found[version] for version in versions if version in found]
+
+    async def runs(self, session_id: str) -> list[RunRecord]:
+        self._check_open()
+        return sorted(
+            (record for record in self._runs.values() if record.session == session_id),
+            key=lambda record: record.first_seq,
+        )
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        self._check_open()
+        return self._runs.get(run_id)
+
+    async def unfinished(self) -> list[RunRecord]:
+        self._check_open()
+        return sorted(
+            (record for record in self._runs.values() if record.active),
+            key=lambda record: (record.session, record.first_seq),
+        )
+
+    async def events(
+        self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
+    ) -> list[tuple[int, bytes]]:
+        self._check_open()
+        segments = self._log.get(session_id, ())
+        wanted = (segment.events for segment in segments if run is None or segment.run == run)
+        return merged(wanted, first_seq, last_seq)
+
+    async def expire(self, before: int) -> int:
+        self._check_open()
+        gone = 0
+        for session, segments in list(self._log.items()):
+            kept = [segment for segment in segments if segment.at >= before or self._is_unfinished(segment.run)]
+            gone += len(segments) - len(kept)
+            self._log[session] = kept
+        return gone
+
+    async def checkpoint(self, *, truncate: bool = False) -> None:
+        """Nothing to tidy up."""
+
+    def _settle_journal(self) -> None:
+        pending: dict[str, dict[int, bytes]] = {}
+        for entries in self._journal.values():
+            for entry in entries:
+                pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
+        for session, events in pending.items():
+            segments = self._log.setdefault(session, [])
+            newest = max(events)
+            for segment in segments:
+                for seq, _ in segment.events:
+                    events.pop(seq, None)
+            segments.extend(segments_from(session, events))
+            record = self._sessions.get(session)
+            if record is not None and record.last_seq < newest:
+                self._sessions[session] = replace(record, last_seq=newest)
+        self._journal.clear()
+
+    def _keys_after(self, batch: Batch) -> dict[tuple[str, str], str]:
+        named = [run for run in batch.runs if run.key is not None]
+        if not named:
+            return self._keys
+        keys = dict(self._keys)
+        for run in named:
+            assert run.key is not None
+            if keys.setdefault((run.session, run.key), run.id) != run.id:
+                raise Conflict(f"The store has decided otherwise: session {run.session} has another run with this key.")
+        return keys
+
+    def _is_unfinished(self, run_id: str | None) -> bool:
+        run = None if run_id is None else self._runs.get(run_id)
+        return run is not None and run.active
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise StoreUnavailable("This MemoryStore is not open.")

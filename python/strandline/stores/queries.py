@@ -1,0 +1,72 @@
+"""Finds the SQL: named statements in ``sql/queries.sql``, migrations in ``sql/migrations``. Knows no database.
+
+Strandline writes all of its SQL itself; no text of a user is ever part of a statement.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+_HEADER = re.compile(r"^-- ([a-z_]+) --$", re.MULTILINE)
+_ROW = re.compile(r"VALUES (\([?, ]+\))")
+_MIGRATION = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+_BLOCKS = (64, 8, 1)
+"""How many rows one statement may take. Three sizes: few steps for many rows, and few statements to keep prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema. ``version`` is what ``user_version`` says after it."""
+
+    version: int
+    name: str
+    script: str
+
+
+def read_queries(text: str) -> dict[str, str]:
+    """The statements of a queries file by name. Raises ValueError for a name that is given twice."""
+    pieces = _HEADER.split(text)
+    found: dict[str, str] = {}
+    for name, body in zip(pieces[1::2], pieces[2::2], strict=True):
+        if name in found:
+            raise ValueError(f"query {name!r} is defined twice")
+        lines = [line for line in body.splitlines() if line.strip() and not line.startswith("--")]
+        found[name] = "\n".join(lines)
+    return found
+
+
+def read_migrations() -> tuple[Migration, ...]:
+    """Every migration that this version of Strandline knows, oldest first, numbered from 1 without a gap."""
+    found = []
+    for entry in (files("strandline.stores") / "sql" / "migrations").iterdir():
+        match = _MIGRATION.fullmatch(entry.name)
+        if match is not None:
+            found.append(Migration(int(match[1]), entry.name, entry.read_text("utf-8")))
+    return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+SQL = read_queries((files("strandline.stores") / "sql" / "queries.sql").read_text("utf-8"))
+MIGRATIONS = read_migrations()
+
+
+@cache
+def repeated(name: str, rows: int) -> str:
+    """The statement ``name`` with its row of values written ``rows`` times."""
+    return _ROW.sub(lambda match: "VALUES " + ", ".join([match[1]] * rows), SQL[name], count=1)
+
+
+def in_blocks(name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """Arguments for a few ``executemany`` calls that together run ``name`` for all rows, in order."""
+    start = 0
+    for size in _BLOCKS:
+        stop = start + (len(rows) - start) // size * size
+        if stop > start:
+            flat = [tuple(v for row in rows[at : at + size] for v in row) for at in range(start, stop, size)]
+            yield repeated(name, size), flat
+        start = stop

@@ -1,0 +1,185 @@
+"""Makes a database file ready to be served: is it ours, is its schema known, what did the last process leave behind.
+
+Synchronous, on one connection, under the lock; ``SqliteStore.open`` runs it in a thread. Every step is a transaction
+of its own, so a process that is killed here leaves a file that the next one carries on with.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import string
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Literal
+
+from strandline.errors import StoreDamaged, StoreTooNew
+from strandline.stores.faults import refused
+from strandline.stores.queries import MIGRATIONS, SQL, Migration
+from strandline.stores.rows import deflate, inflate, segment_row, segments_from, unpack_journal, unpack_segment
+
+Durability = Literal["full", "normal"]
+
+APPLICATION_ID = 0x53747264
+"""``Strd``, in the header of every Strandline database."""
+
+BUSY_SECONDS = 3.0
+"""How long a connection waits for a lock inside SQLite. Only a foreign process can hold one for that long."""
+
+_CHECKED_BYTES = 64 * 1024 * 1024
+"""Files up to this size are checked as a whole at every start (about 0.1 s); larger ones where they are read."""
+
+_SLICE_BYTES = 8 * 1024 * 1024
+_ALPHABET = string.digits + string.ascii_lowercase
+
+
+def mint_epoch() -> str:
+    """A new epoch: 8 characters of ``[0-9a-z]``, not guessable, not seen before."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A synchronous connection that writes durably and wipes what it deletes."""
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    db.create_function("deflate", 1, deflate, deterministic=True)
+    db.create_function("inflate", 1, inflate, deterministic=True)
+    db.create_function("mint_epoch", 0, mint_epoch)
+    return db
+
+
+def prepare(path: Path, durability: Durability) -> int:
+    """Check, migrate and recover a file, and mark it as served; return the highest batch number.
+
+    Raises StoreTooNew, StoreDamaged or StoreUnavailable; a file that is refused has not been changed.
+    """
+    try:
+        with closing(connect(path)) as db:
+            version = admit(db, path)
+            _check(db, path)
+            db.execute("PRAGMA journal_mode = WAL")
+            # FULL whatever the store's durability: the mark below must be on disk before anything is shown that is
+            # not, else an unclean end with durability "normal" could not be told from a clean one.
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA secure_delete = ON")
+            migrate(db, version)
+            last = settle_journal(db)
+            _take_over(db, durability)
+            return last
+    except sqlite3.Error as error:
+        raise refused(error, path) from error
+    except ValueError as error:
+        raise StoreDamaged(f"The journal in {path} cannot be read: restore a backup ({error}).") from error
+
+
+def admit(db: sqlite3.Connection, path: Path) -> int:
+    """Read the schema version (0 for a new file) without writing. Raises StoreTooNew or StoreDamaged."""
+    application = int(db.execute("PRAGMA application_id").fetchone()[0])
+    version = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if application != APPLICATION_ID:
+        empty = db.execute(SQL["count_tables"]).fetchone()[0] == 0
+        if application or version or not empty:
+            raise StoreDamaged(
+                f"{path} is a SQLite database of another application: Strandline keeps its own file, give another path."
+            )
+        return 0
+    newest = MIGRATIONS[-1].version
+    if version > newest:
+        raise StoreTooNew(
+            f"{path} has schema {version}, this Strandline knows schemas up to {newest}: "
+            "install a newer strandline, or restore a backup from before the upgrade."
+        )
+    return version
+
+
+def migrate(db: sqlite3.Connection, version: int, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the schema from ``version`` to the newest, one transaction per step."""
+    for step in migrations:
+        if step.version > version:
+            try:
+                db.executescript(
+                    f"{SQL['begin']}\n{step.script}\n"
+                    f"PRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {step.version};\n{SQL['commit']}"
+                )
+            except BaseException:
+                if db.in_transaction:
+                    db.execute(SQL["rollback"])
+                raise
+
+
+def settle_journal(db: sqlite3.Connection) -> int:
+    """Turn what the journal holds into log segments, slice by slice; return the highest batch number.
+
+    Killed between two slices, the next start carries on; an event that is in a segment already is not written again.
+    """
+    last = int(db.execute(SQL["last_batch"]).fetchone()[0])
+    while True:
+        number, pending = _journal_slice(db)
+        if number is None:
+            return last
+        with _transaction(db):
+            for session, events in pending.items():
+                _settle(db, session, events)
+            db.execute(SQL["trim_journal"], (number,))
+            db.execute(SQL["put_meta"], ("last_batch", last))
+
+
+def renew(db: sqlite3.Connection) -> int:
+    """Give every session a new epoch; return how many there are. Cursors from before become stale."""
+    return db.execute(SQL["renew_epochs"]).rowcount
+
+
+def _journal_slice(db: sqlite3.Connection) -> tuple[int | None, dict[str, dict[int, bytes]]]:
+    """The oldest rows of the journal, not more than one transaction should take: events by session and number."""
+    number: int | None = None
+    pending: dict[str, dict[int, bytes]] = {}
+    size = 0
+    with closing(db.execute(SQL["read_journal"])) as rows:
+        for number, blob in rows:  # noqa: B007  (the last one is where this slice ends)
+            for entry in unpack_journal(blob):
+                pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
+            size += len(blob)
+            if size >= _SLICE_BYTES:
+                break
+    return number, pending
+
+
+def _settle(db: sqlite3.Connection, session: str, events: dict[int, bytes]) -> None:
+    newest = max(events)
+    for (raw,) in db.execute(SQL["read_log"], (session, min(events), newest)).fetchall():
+        for seq, _ in unpack_segment(raw):
+            events.pop(seq, None)
+    db.executemany(SQL["put_segment"], map(segment_row, segments_from(session, events)))
+    db.execute(SQL["raise_last_seq"], (session, newest))
+
+
+def _take_over(db: sqlite3.Connection, durability: Durability) -> None:
+    """Mark the file as served, and replace epochs that the last process may have used for events that are gone."""
+    left = db.execute(SQL["get_meta"], ("process",)).fetchone()
+    with _transaction(db):
+        if left is not None and left[0] == "normal":
+            renew(db)
+        db.execute(SQL["put_meta"], ("process", durability))
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    if path.stat().st_size > _CHECKED_BYTES:
+        return
+    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise StoreDamaged(
+            f"{path} is damaged ({verdict}): restore a backup, or try `sqlite3 {path} .recover` into a new file."
+        )
+
+
+class _transaction:
+    """``BEGIN IMMEDIATE`` … ``COMMIT``, or ``ROLLBACK`` when the block raises."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute(SQL["begin"])
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._db.execute(SQL["commit"] if kind is None else SQL["rollback"])

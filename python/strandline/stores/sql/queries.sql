@@ -1,0 +1,142 @@
+-- Every statement that Strandline runs, PRAGMAs apart. Format, read by queries.py:
+--   a line "-- name --", comment lines that say why, one statement.
+-- Columns stand in the order of the record's fields (core/records.py). put_* take one row of values; the loader can
+-- repeat that row, so that many rows are one statement (one step: steps in a thread fight the event loop for the GIL).
+
+-- begin --
+-- IMMEDIATE: a writer that cannot have the lock finds out here, not half-way.
+BEGIN IMMEDIATE;
+
+-- begin_snapshot --
+-- Several statements of one logical read see one state of the file.
+BEGIN DEFERRED;
+
+-- commit --
+COMMIT;
+
+-- rollback --
+ROLLBACK;
+
+-- count_tables --
+-- An SQLite file without an application id is ours to take only while it is empty.
+SELECT count(*) FROM sqlite_schema;
+
+-- get_meta --
+SELECT value FROM meta WHERE name = ?;
+
+-- put_meta --
+INSERT INTO meta (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- last_batch --
+-- The journal says it for batches with entries, meta for all others and after trimming.
+SELECT max(
+    coalesce((SELECT value FROM meta WHERE name = 'last_batch'), 0),
+    coalesce((SELECT max(number) FROM journal), 0)
+);
+
+-- put_journal --
+INSERT INTO journal (number, entries) VALUES (?, ?);
+
+-- trim_journal --
+DELETE FROM journal WHERE number <= ?;
+
+-- read_journal --
+-- Read row by row where it may be long: a start after a crash must not hold all of it in memory.
+SELECT number, entries FROM journal ORDER BY number;
+
+-- put_sessions --
+INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    epoch = excluded.epoch, owner = excluded.owner, created_at = excluded.created_at,
+    updated_at = excluded.updated_at, last_seq = excluded.last_seq, leaf = excluded.leaf, title = excluded.title;
+
+-- put_messages --
+-- An upsert keeps the rowid, and with it the order of creation; INSERT OR REPLACE would not.
+INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (version) DO UPDATE SET
+    session = excluded.session, message_id = excluded.message_id, parent = excluded.parent, role = excluded.role,
+    author = excluded.author, created_at = excluded.created_at, run = excluded.run, parts = excluded.parts,
+    metadata = excluded.metadata;
+
+-- put_runs --
+INSERT INTO runs (id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
+    parent_run, "key", reason, error, finish_reason, usage, ended_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET
+    session = excluded.session, message = excluded.message, message_id = excluded.message_id,
+    parent = excluded.parent, agent = excluded.agent, author = excluded.author, status = excluded.status,
+    created_at = excluded.created_at, first_seq = excluded.first_seq, last_seq = excluded.last_seq,
+    parent_run = excluded.parent_run, "key" = excluded."key", reason = excluded.reason, error = excluded.error,
+    finish_reason = excluded.finish_reason, usage = excluded.usage, ended_at = excluded.ended_at;
+
+-- put_segment --
+-- deflate() runs in the thread of the connection and gives the GIL back while it compresses.
+INSERT INTO log (session, first_seq, last_seq, run, at, blob) VALUES (?, ?, ?, ?, ?, deflate(?));
+
+-- raise_last_seq --
+-- After a crash the journal may be ahead of the session's row.
+UPDATE sessions SET last_seq = ?2 WHERE id = ?1 AND last_seq < ?2;
+
+-- renew_epochs --
+-- mint_epoch() is called once per row.
+UPDATE sessions SET epoch = mint_epoch();
+
+-- expire_log --
+-- A slice at a time, so that a large expiry never keeps the writer waiting for long.
+DELETE FROM log WHERE rowid IN (
+    SELECT rowid FROM log
+    WHERE at < ?1
+      AND (run IS NULL OR run NOT IN (SELECT id FROM runs WHERE status IN ('queued', 'running')))
+    LIMIT ?2
+);
+
+-- get_session --
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions WHERE id = ?;
+
+-- list_sessions --
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions
+WHERE updated_at < ?1
+ORDER BY updated_at DESC, id LIMIT ?2;
+
+-- list_sessions_of_owner --
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions
+WHERE owner = ?3 AND updated_at < ?1
+ORDER BY updated_at DESC, id LIMIT ?2;
+
+-- outline --
+SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata FROM messages
+WHERE session = ? ORDER BY rowid;
+
+-- get_messages --
+-- One statement for any number of versions: one snapshot, one call.
+SELECT session, version, message_id, parent, role, author, created_at, run, parts, metadata FROM messages
+WHERE session = ?1 AND version IN (SELECT value FROM json_each(?2));
+
+-- all_messages --
+SELECT session, version, message_id, parent, role, author, created_at, run, parts, metadata FROM messages
+WHERE session = ? ORDER BY rowid;
+
+-- list_runs --
+SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
+    parent_run, "key", reason, error, finish_reason, usage, ended_at
+FROM runs WHERE session = ? ORDER BY first_seq, rowid;
+
+-- get_run --
+SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
+    parent_run, "key", reason, error, finish_reason, usage, ended_at
+FROM runs WHERE id = ?;
+
+-- unfinished_runs --
+SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
+    parent_run, "key", reason, error, finish_reason, usage, ended_at
+FROM runs WHERE status IN ('queued', 'running') ORDER BY session, first_seq, rowid;
+
+-- read_log --
+SELECT inflate(blob) FROM log WHERE session = ?1 AND first_seq <= ?3 AND last_seq >= ?2 ORDER BY first_seq;
+
+-- read_log_of_run --
+SELECT inflate(blob) FROM log WHERE session = ?1 AND first_seq <= ?3 AND last_seq >= ?2 AND run = ?4
+ORDER BY first_seq;

@@ -1,0 +1,300 @@
+"""The default store: one SQLite file, one process (DESIGN §6).
+
+Three connections, each with its own thread: a writer that commits one batch at a time, a reader, and one for WAL
+checkpoints, which run beside the writer and never inside a commit. A commit of journal entries is three calls
+(BEGIN IMMEDIATE, one row, COMMIT): every call is a thread hop of about 100 µs, every SQLite step in a thread may
+have to wait for the GIL, so the number of both is kept small and independent of how much was appended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+import orjson
+
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.errors import Conflict, StoreInUse, StoreUnavailable
+from strandline.stores import schema
+from strandline.stores.faults import unavailable
+from strandline.stores.lock import FileLock
+from strandline.stores.port import Batch
+from strandline.stores.queries import SQL, in_blocks
+from strandline.stores.rows import (
+    Row,
+    deflate,
+    inflate,
+    merged,
+    message_from,
+    message_row,
+    pack_journal,
+    run_from,
+    run_row,
+    segment_row,
+    session_from,
+    session_row,
+    unpack_segment,
+)
+
+_LOG = logging.getLogger("strandline.stores")
+_T = TypeVar("_T")
+
+_LONG_WAL = 16_384
+"""Pages (64 MiB). A WAL that stays longer than this is checkpointed with the writer held back, so that it ends."""
+
+_EXPIRED_AT_ONCE = 200
+_EVER = 2**63 - 1
+
+
+class SqliteStore:
+    """A store in one file. See ``stores.port`` for what it promises.
+
+    path: the database file; its directory must exist. ``<path>.lock``, ``<path>-wal`` and ``<path>-shm`` lie beside it.
+    durability: "full" syncs every commit to disk; "normal" leaves that to the system: a loss of power may lose the
+    newest commits, so an unclean end makes every older cursor stale.
+    lock_wait: seconds to wait for another process to let go of the file.
+
+    A commit survives the cancellation of whoever awaits it: it runs to its end, and the same batch given again
+    then changes nothing (or writes it, if it had failed).
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], *, durability: schema.Durability = "full", lock_wait: float = 5.0
+    ) -> None:
+        self.path = Path(path)
+        self._durability: schema.Durability = durability
+        self._lock_wait = lock_wait
+        self._lock = FileLock(self.path)
+        self._turn = asyncio.Lock()
+        self._last: int | None = None
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._sweeper: aiosqlite.Connection | None = None
+
+    async def open(self) -> int:
+        """See the port. Waits up to ``lock_wait`` seconds for another process to let go of the file."""
+        if self._writer is not None:
+            raise StoreInUse(f"This store of {self.path} is open already: close it first.")
+        await self._lock.acquire(self._lock_wait)
+        self._turn = asyncio.Lock()  # of this event loop: a store may be opened again in another one
+        try:
+            last = await _to_its_end(asyncio.to_thread(schema.prepare, self.path, self._durability))
+            self._writer = await self._connect(
+                f"PRAGMA synchronous = {self._durability}; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;"
+            )
+            await self._writer.create_function("deflate", 1, deflate, deterministic=True)
+            self._reader = await self._connect("PRAGMA query_only = ON;")
+            await self._reader.create_function("inflate", 1, inflate, deterministic=True)
+            self._sweeper = await self._connect("PRAGMA wal_autocheckpoint = 0;")
+        except BaseException as error:
+            await _to_its_end(self._let_go())
+            if isinstance(error, sqlite3.Error):
+                raise unavailable(error, self.path) from error
+            raise
+        self._last = last
+        return last
+
+    async def close(self) -> None:
+        """See the port. Waits for a running commit, marks a clean end and empties the WAL."""
+        await _to_its_end(self._close())
+
+    async def commit(self, batch: Batch) -> None:
+        """See the port. Raises Conflict, and writes nothing, when another run of the session has a run's key."""
+        await asyncio.shield(asyncio.ensure_future(self._commit(batch)))
+
+    async def session(self, session_id: str) -> SessionRecord | None:
+        rows = await self._read("get_session", session_id)
+        return session_from(rows[0]) if rows else None
+
+    async def sessions(
+        self, owner: str | None = None, limit: int = 100, before: int | None = None
+    ) -> list[SessionRecord]:
+        until = _EVER if before is None else before
+        if owner is None:
+            rows = await self._read("list_sessions", until, limit)
+        else:
+            rows = await self._read("list_sessions_of_owner", until, limit, owner)
+        return [session_from(row) for row in rows]
+
+    async def outline(self, session_id: str) -> list[MessageRecord]:
+        return [message_from(row) for row in await self._read("outline", session_id)]
+
+    async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
+        rows = await self._read("get_messages", session_id, orjson.dumps(list(versions)).decode())
+        found = {record.version: record for record in map(message_from, rows)}
+        return [found[version] for version in versions if version in found]
+
+    async def runs(self, session_id: str) -> list[RunRecord]:
+        return [run_from(row) for row in await self._read("list_runs", session_id)]
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        rows = await self._read("get_run", run_id)
+        return run_from(rows[0]) if rows else None
+
+    async def unfinished(self) -> list[RunRecord]:
+        return [run_from(row) for row in await self._read("unfinished_runs")]
+
+    async def events(
+        self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
+    ) -> list[tuple[int, bytes]]:
+        if run is None:
+            rows = await self._read("read_log", session_id, first_seq, last_seq)
+        else:
+            rows = await self._read("read_log_of_run", session_id, first_seq, last_seq, run)
+        return merged((unpack_segment(raw) for (raw,) in rows), first_seq, last_seq)
+
+    async def expire(self, before: int) -> int:
+        gone = 0
+        while True:
+            removed = await asyncio.shield(asyncio.ensure_future(self._expire(before)))
+            gone += removed
+            if removed < _EXPIRED_AT_ONCE:
+                return gone
+
+    async def checkpoint(self, *, truncate: bool = False) -> None:
+        """See the port. PASSIVE runs beside the writer; ``truncate`` takes a turn between two commits."""
+        db = self._sweeper
+        if db is None:
+            return
+        try:
+            if not truncate:
+                ((_, pages, _),) = await db.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+                if pages < _LONG_WAL:
+                    return
+            async with self._turn:
+                # With no commit in between, everything is copied, and the next commit starts the WAL over.
+                mode = "TRUNCATE" if truncate else "PASSIVE"
+                await db.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+        except (sqlite3.Error, ValueError) as error:
+            # ValueError is aiosqlite's "closed". The WAL only stays longer: the next checkpoint finds it.
+            _LOG.warning("checkpoint of %s failed: %s", self.path, error, extra={"action": "checkpoint_failed"})
+
+    async def _connect(self, pragmas: str) -> aiosqlite.Connection:
+        db = await aiosqlite.connect(self.path, timeout=schema.BUSY_SECONDS, isolation_level=None)
+        try:
+            await db.executescript(pragmas)
+        except BaseException:
+            await db.close()
+            raise
+        return db
+
+    async def _commit(self, batch: Batch) -> None:
+        async with self._turn:
+            if self._last is not None and batch.number <= self._last:
+                return
+            db = self._open_writer()
+            try:
+                await db.execute_fetchall(SQL["begin"])
+                if self._last is None:
+                    # The commit before this one failed or was torn down: the file knows whether it counts.
+                    ((self._last,),) = await db.execute_fetchall(SQL["last_batch"])
+                if batch.number > self._last:
+                    await self._write(db, batch)
+                await db.execute_fetchall(SQL["commit"])
+            except BaseException as error:
+                self._last = None
+                await self._roll_back(db)
+                if isinstance(error, sqlite3.IntegrityError):
+                    raise Conflict(f"The store has decided otherwise: {error}.") from error
+                if isinstance(error, sqlite3.Error):
+                    raise unavailable(error, self.path) from error
+                raise
+            self._last = max(self._last, batch.number)
+
+    async def _write(self, db: aiosqlite.Connection, batch: Batch) -> None:
+        if batch.entries:
+            await db.execute_fetchall(SQL["put_journal"], (batch.number, pack_journal(batch.entries)))
+        await self._put(db, "put_sessions", map(session_row, batch.sessions))
+        await self._put(db, "put_messages", map(message_row, batch.messages))
+        await self._put(db, "put_runs", map(run_row, batch.runs))
+        if batch.segments:
+            # A lazy map: rows are joined in the writer's thread, and deflated there.
+            await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
+        if batch.trim is not None:
+            await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
+        if batch.trim is not None or not batch.entries:
+            await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
+
+    async def _put(self, db: aiosqlite.Connection, name: str, rows: Iterable[Row]) -> None:
+        for statement, values in in_blocks(name, list(rows)):
+            await db.executemany(statement, values)
+
+    async def _expire(self, before: int) -> int:
+        async with self._turn:
+            db = self._open_writer()
+            try:
+                await db.execute_fetchall(SQL["begin"])
+                cursor = await db.execute(SQL["expire_log"], (before, _EXPIRED_AT_ONCE))
+                await db.execute_fetchall(SQL["commit"])
+            except BaseException as error:
+                await self._roll_back(db)
+                if isinstance(error, sqlite3.Error):
+                    raise unavailable(error, self.path) from error
+                raise
+            return cursor.rowcount
+
+    async def _roll_back(self, db: aiosqlite.Connection) -> None:
+        with suppress(sqlite3.Error):  # SQLite has rolled back by itself after some errors
+            await db.execute_fetchall(SQL["rollback"])
+
+    async def _read(self, name: str, *values: Any) -> list[Any]:
+        if self._reader is None:
+            raise self._not_open()
+        try:
+            return list(await self._reader.execute_fetchall(SQL[name], values))
+        except sqlite3.Error as error:
+            raise unavailable(error, self.path) from error
+
+    async def _close(self) -> None:
+        async with self._turn:
+            try:
+                if self._writer is not None and self._sweeper is not None:
+                    # FULL: the mark says that everything before it is on disk.
+                    await self._writer.execute_fetchall("PRAGMA synchronous = FULL")
+                    await self._writer.execute_fetchall(SQL["put_meta"], ("process", "closed"))
+                    await self._sweeper.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+            except sqlite3.Error as error:
+                _LOG.warning(
+                    "%s could not be closed cleanly, the next start will recover it: %s",
+                    self.path,
+                    error,
+                    extra={"action": "unclean_close"},
+                )
+            finally:
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        connections = (self._reader, self._sweeper, self._writer)
+        self._reader = self._sweeper = self._writer = None
+        for db in connections:
+            if db is not None:
+                with suppress(sqlite3.Error):
+                    await db.close()
+        self._lock.release()
+
+    def _open_writer(self) -> aiosqlite.Connection:
+        if self._writer is None:
+            raise self._not_open()
+        return self._writer
+
+    def _not_open(self) -> StoreUnavailable:
+        return StoreUnavailable(f"The store {self.path} is not open.")
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """Await something that must not be left half done: a cancellation is passed on when it has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        raise
