@@ -265,14 +265,16 @@ def _revived_tool(part: Mapping[str, Any]) -> Tool:
     raw = part.get("rawInput")
     if isinstance(raw, str):
         tool.raw = [raw]
+    elif raw is not None and "input" not in part:
+        # Clients before 7 show the input of a refused static call as its raw input.
+        tool.fields["input"] = raw
     if "output" in part:
         tool.base = "output-available"
     elif "errorText" in part:
-        tool.base = "output-error"
-    elif tool.raw is not None or part["state"] == "input-streaming":
+        tool.base = "output-error" if isinstance(raw, str) or raw is None else "input-error"
+    elif "input" in part and tool.raw is None:
+        tool.base = "input-available"
+    else:
         tool.base = "input-streaming"
         tool.fields.pop("input", None)
-    else:
-        tool.base = "input-available"
-        tool.fields.setdefault("input", None)
     return tool

@@ -33,7 +33,10 @@ from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What one session appended in one commit: encoded events, the first of which has number ``first_seq``."""
+    """What one session appended in one commit: encoded events, the first of which has number ``first_seq``.
+
+    An encoded event is the JSON object of ``core.events.to_plain`` on one line.
+    """
 
     session: str
     first_seq: int
@@ -93,7 +96,11 @@ class Store(Protocol):
         """Give the store back cleanly. Idempotent."""
 
     async def commit(self, batch: Batch) -> None:
-        """Write a batch: atomic, durable, idempotent. Raises StoreUnavailable, and then nothing was written."""
+        """Write a batch: atomic, durable, idempotent. Raises StoreUnavailable, and then nothing was written.
+
+        Raises Conflict, and writes nothing, when a run has the ``key`` of another run of its session. Cancelling the
+        caller does not cancel the commit: it runs to its end, and giving the same batch again is safe.
+        """
 
     async def session(self, session_id: str) -> SessionRecord | None:
         """One session, or None."""
@@ -101,7 +108,8 @@ class Store(Protocol):
     async def sessions(
         self, owner: str | None = None, limit: int = 100, before: int | None = None
     ) -> list[SessionRecord]:
-        """Sessions, newest ``updated_at`` first; ``owner`` None means everybody's; ``before``: updated earlier (ms)."""
+        """Sessions, newest ``updated_at`` first (``id`` where equal); ``owner`` None means everybody's; ``before``:
+        updated earlier (ms)."""
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
         """Every message version of a session without its content (``parts`` None), in order of creation."""

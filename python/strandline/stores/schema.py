@@ -40,7 +40,7 @@ def mint_epoch() -> str:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A synchronous connection that writes durably and wipes what it deletes."""
+    """A synchronous connection that knows the functions which the queries use."""
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     db.create_function("deflate", 1, deflate, deterministic=True)
     db.create_function("inflate", 1, inflate, deterministic=True)
@@ -63,13 +63,11 @@ def prepare(path: Path, durability: Durability) -> int:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA secure_delete = ON")
             migrate(db, version)
-            last = settle_journal(db)
+            last = _settled(db, path)
             _take_over(db, durability)
             return last
     except sqlite3.Error as error:
         raise refused(error, path) from error
-    except ValueError as error:
-        raise StoreDamaged(f"The journal in {path} cannot be read: restore a backup ({error}).") from error
 
 
 def admit(db: sqlite3.Connection, path: Path) -> int:
@@ -127,6 +125,14 @@ def settle_journal(db: sqlite3.Connection) -> int:
 def renew(db: sqlite3.Connection) -> int:
     """Give every session a new epoch; return how many there are. Cursors from before become stale."""
     return db.execute(SQL["renew_epochs"]).rowcount
+
+
+def _settled(db: sqlite3.Connection, path: Path) -> int:
+    try:
+        return settle_journal(db)
+    except (ValueError, TypeError) as error:
+        # Skipping the row would lose what was acknowledged without anybody noticing.
+        raise StoreDamaged(f"The journal in {path} cannot be read: restore a backup ({error}).") from error
 
 
 def _journal_slice(db: sqlite3.Connection) -> tuple[int | None, dict[str, dict[int, bytes]]]:

@@ -1,0 +1,100 @@
+import { useEffect, useRef } from "react";
+import type { FeedReader, RunInfo } from "./events";
+import type { SessionFeed } from "./feed";
+import { CloseIcon } from "./icons";
+import { shortId } from "./ids";
+import { Log } from "./Log";
+import { useStore } from "./store";
+import { lineOf } from "./transport";
+
+interface Props {
+  chatId: string;
+  feed: SessionFeed;
+  onClose(): void;
+}
+
+const PHASES = { waiting: "not followed", connecting: "connecting", live: "live", offline: "offline" };
+
+/** “What happens underneath”: the session's log as it grows, its runs, and who reads it. */
+export function Panel({ chatId, feed, onClose }: Props) {
+  const state = useStore(feed.state);
+  const line = useStore(lineOf(chatId));
+  const close = useRef(onClose);
+  close.current = onClose;
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => {
+      if (event.key === "Escape" && !matchMedia("(min-width: 1180px)").matches) close.current();
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, []);
+  return (
+    <>
+      <div className="scrim scrim-panel" onClick={onClose} aria-hidden="true" />
+      <aside className="panel" aria-label="What happens underneath">
+        <header className="panel-head">
+          <h2>What happens underneath</h2>
+          <span className={`feed-phase feed-${state.phase}`}>{PHASES[state.phase]}</span>
+          <button type="button" className="icon-button panel-close" onClick={onClose} aria-label="Close">
+            <CloseIcon />
+          </button>
+        </header>
+        <Runs runs={state.runs} />
+        <Readers readers={state.readers} own={line.reader} />
+        <Log rows={state.rows} cursor={line.cursor} />
+      </aside>
+    </>
+  );
+}
+
+function Runs({ runs }: { runs: RunInfo[] }) {
+  return (
+    <section className="facts" data-testid="runs" aria-label="Runs">
+      <h3>
+        Runs <span>{runs.length}</span>
+      </h3>
+      {runs.length === 0 ? (
+        <p className="quiet">One for every reply.</p>
+      ) : (
+        <ul>
+          {runs.toReversed().map((run) => (
+            <li
+              key={run.id}
+              data-run={run.id}
+              data-status={run.status}
+              title={`run ${run.id}, message ${run.messageId}`}
+            >
+              <code>{shortId(run.id)}</code>
+              <span className={`run-status run-${run.status}`}>{run.status}</span>
+              {run.reason && run.reason !== run.status && <span className="quiet">{run.reason}</span>}
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}
+
+function Readers({ readers, own }: { readers: FeedReader[]; own: string | null }) {
+  return (
+    <section className="facts" data-testid="readers" aria-label="Readers">
+      <h3>
+        Readers <span>{readers.length}</span>
+      </h3>
+      {readers.length === 0 ? (
+        <p className="quiet">Nobody is connected.</p>
+      ) : (
+        <ul>
+          {readers.map((reader) => (
+            <li key={reader.id} data-reader={reader.id} data-wire={reader.wire}>
+              <span>{reader.device || "device"}</span>
+              <span className="wire">{reader.wire}</span>
+              <code>{reader.cursor || "from the start"}</code>
+              {reader.id === own && <span className="you">this tab</span>}
+            </li>
+          ))}
+        </ul>
+      )}
+    </section>
+  );
+}

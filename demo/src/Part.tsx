@@ -1,0 +1,71 @@
+import type { UIMessage } from "ai";
+import { Prose } from "./Prose";
+import { Reasoning } from "./Reasoning";
+import { isTool, Tool } from "./Tool";
+
+type AnyPart = UIMessage["parts"][number];
+
+interface Props {
+  part: AnyPart;
+  isUser: boolean;
+  /** The part that is being written. */
+  live: boolean;
+}
+
+/** Would showing this image ask another host for something? The page talks to its own server only. */
+const isLocal = (url: string) => {
+  try {
+    const { origin, protocol } = new URL(url, location.href);
+    return protocol === "data:" || protocol === "blob:" || origin === location.origin;
+  } catch {
+    return false;
+  }
+};
+
+/** Links from a reply open http and mail addresses only. */
+const safeHref = (url: string) => (/^(https?:|mailto:)/i.test(url) || isLocal(url) ? url : undefined);
+
+function FileView({
+  url,
+  mediaType,
+  filename,
+}: {
+  url: string;
+  mediaType: string;
+  filename?: string | undefined;
+}) {
+  const name = filename || mediaType;
+  if (mediaType.startsWith("image/") && isLocal(url)) return <img className="image" src={url} alt={name} />;
+  return (
+    <a className="attachment" href={safeHref(url)} target="_blank" rel="noreferrer" download={filename}>
+      {name}
+    </a>
+  );
+}
+
+export function Part({ part, isUser, live }: Props) {
+  if (part.type === "text") {
+    if (part.text === "") return null;
+    return isUser ? <p className="plain">{part.text}</p> : <Prose text={part.text} />;
+  }
+  if (part.type === "reasoning") return <Reasoning text={part.text} live={live} />;
+  if (isTool(part)) return <Tool part={part} />;
+  if (part.type === "source-url") {
+    return (
+      <a className="source" href={safeHref(part.url)} target="_blank" rel="noreferrer">
+        {part.title || part.url}
+      </a>
+    );
+  }
+  if (part.type === "source-document") return <span className="source">{part.title}</span>;
+  if (part.type === "file") return <FileView {...part} />;
+  if (part.type.startsWith("data-")) {
+    return (
+      <figure className="data">
+        <figcaption>{part.type.slice("data-".length)}</figcaption>
+        <pre>{JSON.stringify("data" in part ? part.data : null, null, 1)}</pre>
+      </figure>
+    );
+  }
+  return null;
+}

@@ -1,0 +1,138 @@
+"""Which files the SQLite store takes, how their schema grows, and its SQL."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from store_samples import (
+    content_of,
+    made_and_closed,
+    sql,
+    whole_batch,
+    written,
+)
+
+from strandline.errors import StoreDamaged, StoreTooNew, StoreUnavailable
+from strandline.stores import SqliteStore, schema
+from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries
+
+EVER = 2**62
+
+
+# ------------------------------------------------------------------------------------------------ which file
+
+
+async def test_the_file_is_marked_as_ours_and_is_in_wal_mode(store: SqliteStore, path: Path) -> None:
+    (application,), (version,), (mode,) = sql(
+        path, "PRAGMA application_id", "PRAGMA user_version", "PRAGMA journal_mode"
+    )
+    assert (application, version, mode) == (schema.APPLICATION_ID, MIGRATIONS[-1].version, "wal")
+
+
+async def test_a_clean_end_leaves_one_file_and_the_lock_file(path: Path) -> None:
+    await made_and_closed(path, whole_batch())
+    assert sorted(entry.name for entry in path.parent.iterdir()) == ["chat.db", "chat.db.lock"]
+
+
+async def test_an_empty_file_becomes_a_database(path: Path) -> None:
+    written(path, b"")
+    await made_and_closed(path, whole_batch())
+
+
+async def test_a_schema_from_the_future_is_refused_and_left_alone(path: Path) -> None:
+    await made_and_closed(path, whole_batch())
+    sql(path, "PRAGMA user_version = 9999")
+    before = content_of(path)
+    with pytest.raises(StoreTooNew, match=r"schema 9999.*newer strandline"):
+        await SqliteStore(path).open()
+    assert content_of(path) == before
+
+
+async def test_another_applications_database_is_refused_and_left_alone(path: Path) -> None:
+    sql(path, "CREATE TABLE recipes (name)", "INSERT INTO recipes VALUES ('soup')")
+    before = content_of(path)
+    with pytest.raises(StoreDamaged, match="another application"):
+        await SqliteStore(path).open()
+    assert content_of(path) == before
+    sql(path, "DROP TABLE recipes", "PRAGMA application_id = 1")
+    with pytest.raises(StoreDamaged, match="another application"):
+        await SqliteStore(path).open()
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x00" * 5000, b"SQLite format 3\x00" + b"\xff" * 8000])
+async def test_a_file_that_is_no_database_is_refused(path: Path, content: bytes) -> None:
+    written(path, content)
+    with pytest.raises(StoreDamaged, match="not a usable SQLite database"):
+        await SqliteStore(path).open()
+    assert content_of(path) == content
+
+
+async def test_a_missing_directory_and_a_directory_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match="directory must exist"):
+        await SqliteStore(tmp_path / "no" / "chat.db").open()
+    (tmp_path / "dir").mkdir()
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        await SqliteStore(tmp_path / "dir").open()
+
+
+# ------------------------------------------------------------------------------------------------ migrations
+
+
+def test_migrations_are_numbered_without_a_gap() -> None:
+    assert [step.version for step in MIGRATIONS] == list(range(1, len(MIGRATIONS) + 1))
+
+
+@pytest.mark.parametrize("version", range(len(MIGRATIONS) + 1))
+def test_every_earlier_schema_is_brought_forward(path: Path, version: int) -> None:
+    with closing(schema.connect(path)) as db:
+        schema.migrate(db, 0, MIGRATIONS[:version])
+    schema.prepare(path, "full")
+    with closing(sqlite3.connect(path)) as fresh:
+        schema.migrate(fresh, MIGRATIONS[-1].version)
+        assert fresh.execute("PRAGMA user_version").fetchone() == (MIGRATIONS[-1].version,)
+
+
+def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+    schema.prepare(path, "full")
+    newest = MIGRATIONS[-1].version
+    broken = Migration(newest + 1, "broken", "CREATE TABLE extra (a); INSERT INTO nowhere VALUES (1);")
+    with closing(schema.connect(path)) as db:
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            schema.migrate(db, newest, (*MIGRATIONS, broken))
+        assert db.execute("PRAGMA user_version").fetchone() == (newest,)
+        assert not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'extra'").fetchall()
+
+
+# ------------------------------------------------------------------------------------------------ queries
+
+
+def test_every_query_is_one_commented_statement() -> None:
+    for name, text in SQL.items():
+        assert sqlite3.complete_statement(text), name
+        assert text.count(";") == 1, name
+    with pytest.raises(ValueError, match="twice"):
+        read_queries("-- a --\nSELECT 1;\n-- a --\nSELECT 2;\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "index"),
+    [
+        ("list_sessions_of_owner", (EVER, 10, "ann"), "sessions_by_owner"),
+        ("list_sessions", (EVER, 10), "sessions_by_time"),
+        ("outline", ("s1",), "messages_by_session"),
+        ("list_runs", ("s1",), "runs_by_session"),
+        ("unfinished_runs", (), "runs_unfinished"),
+        ("read_log", ("s1", 0, EVER), "log_by_session"),
+        ("read_log_of_run", ("s1", 0, EVER, "r1"), "log_by_session"),
+        ("expire_log", (0, 10), "log_by_age"),
+    ],
+)
+def test_queries_use_their_indexes(path: Path, name: str, values: tuple[object, ...], index: str) -> None:
+    schema.prepare(path, "full")
+    with closing(schema.connect(path)) as db:
+        plan = " ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
+    assert index in plan
+    assert "TEMP B-TREE" not in plan

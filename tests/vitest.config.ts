@@ -1,0 +1,20 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const source = (name: string) => fileURLToPath(new URL(`../js-adapter/src/${name}.ts`, import.meta.url));
+
+export default defineConfig({
+  // The tests run what is written, not what was last built.
+  resolve: {
+    alias: [
+      { find: "strandline/ai-sdk", replacement: source("ai-sdk") },
+      { find: /^strandline$/, replacement: source("index") },
+    ],
+  },
+  test: {
+    include: ["js/**/*.test.ts", "e2e/**/*.test.ts"],
+    // A rejection that nobody handles fails the run: "no unhandled rejections" is one of the promises.
+    dangerouslyIgnoreUnhandledErrors: false,
+    unstubGlobals: true,
+  },
+});
