@@ -1,6 +1,17 @@
 import { fileURLToPath } from "node:url";
 import { defineConfig } from "vitest/config";
 
+// vitest 5.1 reports failures with Map.groupBy, which Node has from 21 on.
+if (!("groupBy" in Map)) {
+  Object.assign(Map, {
+    groupBy<T, K>(items: Iterable<T>, keyOf: (item: T) => K): Map<K, T[]> {
+      const groups = new Map<K, T[]>();
+      for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
+      return groups;
+    },
+  });
+}
+
 const source = (name: string) => fileURLToPath(new URL(`../js-adapter/src/${name}.ts`, import.meta.url));
 
 export default defineConfig({

@@ -54,6 +54,7 @@ export function Log({ rows, cursor }: Props) {
         data-testid="log"
         role="log"
         aria-live="off"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: a box that scrolls must be reachable by keyboard
         tabIndex={0}
       >
         {shown.length === 0 && (

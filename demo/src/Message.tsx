@@ -65,6 +65,7 @@ function View({ message, status, error, canRetry, onRetry, onEdit }: Props) {
         <div className={streaming ? "body streaming" : "body"} data-testid="message-text">
           {message.parts.map((part, index) => (
             <Part
+              // biome-ignore lint/suspicious/noArrayIndexKey: parts only grow at the end and have no id of their own
               key={index}
               part={part}
               isUser={isUser}

@@ -40,7 +40,7 @@ export function Panel({ chatId, feed, onClose }: Props) {
           </button>
         </header>
         <Runs runs={state.runs} />
-        <Readers readers={state.readers} own={line.reader} />
+        <Readers readers={state.readers} own={line.reader} live={state.phase === "live"} />
         <Log rows={state.rows} cursor={line.cursor} />
       </aside>
     </>
@@ -75,14 +75,14 @@ function Runs({ runs }: { runs: RunInfo[] }) {
   );
 }
 
-function Readers({ readers, own }: { readers: FeedReader[]; own: string | null }) {
+function Readers({ readers, own, live }: { readers: FeedReader[]; own: string | null; live: boolean }) {
   return (
     <section className="facts" data-testid="readers" aria-label="Readers">
       <h3>
         Readers <span>{readers.length}</span>
       </h3>
       {readers.length === 0 ? (
-        <p className="quiet">Nobody is connected.</p>
+        <p className="quiet">{live ? "Nobody is connected." : "Every open connection, of every device."}</p>
       ) : (
         <ul>
           {readers.map((reader) => (

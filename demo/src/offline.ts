@@ -78,6 +78,7 @@ function passThrough(
   const reader = source.getReader();
   const decoder = new TextDecoder();
   let rest = "";
+  let cancelled = false;
   const observe = (bytes: Uint8Array) => {
     const lines = (rest + decoder.decode(bytes, { stream: true })).split("\n");
     rest = lines.pop() ?? "";
@@ -89,6 +90,7 @@ function passThrough(
     async pull(controller) {
       try {
         const { done, value } = await reader.read();
+        if (cancelled) return;
         if (done) {
           release();
           controller.close();
@@ -97,6 +99,7 @@ function passThrough(
         controller.enqueue(value);
         observe(value);
       } catch (error) {
+        if (cancelled) return;
         release();
         const detached = request.signal.aborted;
         if (!detached) for (const wiretap of taps) wiretap.cut?.(request);
@@ -104,6 +107,7 @@ function passThrough(
       }
     },
     async cancel(reason) {
+      cancelled = true;
       release();
       await reader.cancel(reason);
     },

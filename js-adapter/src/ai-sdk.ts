@@ -17,11 +17,12 @@ import {
   streamUrl,
   VERSION,
 } from "./protocol.js";
-import { createRunStream, type RunStream, type StatusDetail, type StreamStatus } from "./run-stream.js";
+import { createRunStream, type RunStream } from "./run-stream.js";
+import { reportWait, type StatusDetail, type StreamStatus } from "./status.js";
 
 export type { RetryOptions } from "./backoff.js";
 export * from "./errors.js";
-export type { StatusDetail, StreamStatus } from "./run-stream.js";
+export type { StatusDetail, StreamStatus } from "./status.js";
 
 type Resolvable<T> = T | (() => T | Promise<T>);
 type HeaderFields = Record<string, string> | Headers;
@@ -152,7 +153,9 @@ export function strandlineTransport(
   const retry = { ...DEFAULT_RETRY, ...options.retry };
   const client = `shim/${VERSION}${ai === undefined ? "" : `; ai=${ai}`}`;
   const turns = new Map<string, Turn>();
-  const open = new Set<Turn>();
+  const streams = new Set<RunStream>();
+  /** Without an answer, with or without a stream that waits for it. */
+  const posts = new Set<Post>();
 
   const transport: StrandlineTransport = {
     resumeStreamIsReplay: true,
@@ -178,7 +181,10 @@ export function strandlineTransport(
         retry,
         stallAfterMs,
         onAttempt: () => report(chatId, "connecting", {}),
-        onWait: ({ online, ...wait }) => report(chatId, online ? "waiting" : "offline", wait),
+        onWait: reportWait(
+          (status, detail) => report(chatId, status, detail),
+          () => undefined,
+        ),
         async send() {
           const { body, headers } = await prepared;
           const fields = { "Content-Type": "application/json", [KEY_HEADER]: key };
@@ -187,6 +193,9 @@ export function strandlineTransport(
       });
       const { post } = turn;
       prepared.catch((error) => post.cancel(error));
+      posts.add(post);
+      const answered = () => void posts.delete(post);
+      post.answer.then(answered, answered);
       await turn.stream.accept(post.answer);
       return turn.stream.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     },
@@ -234,10 +243,8 @@ export function strandlineTransport(
     },
 
     close() {
-      for (const { post, stream } of [...open]) {
-        post?.cancel(abortError());
-        stream.detach();
-      }
+      for (const stream of [...streams]) stream.detach();
+      for (const post of [...posts]) post.cancel(abortError());
     },
   };
   return transport;
@@ -264,16 +271,17 @@ export function strandlineTransport(
     const turn: Turn = { stream, isOpen: true };
     const end = (reason = "") => {
       turn.isOpen = false;
-      open.delete(turn);
+      streams.delete(stream);
       abortSignal?.removeEventListener("abort", stream.detach);
       if (!UNFINISHED.has(reason) && turns.get(chatId) === turn) turns.delete(chatId);
     };
     turns.set(chatId, turn);
-    open.add(turn);
+    streams.add(stream);
     abortSignal?.addEventListener("abort", stream.detach);
     void stream.ended.then((error) => {
+      if (options.onResync === undefined || !(error instanceof StrandlineResyncError)) return;
       // Later than the chat's own reaction to the error, so that it can be told to resume.
-      if (error instanceof StrandlineResyncError) clock.setTimeout(() => options.onResync?.(chatId), 0);
+      clock.setTimeout(() => options.onResync?.(chatId), 0);
     });
     return turn;
   }

@@ -14,7 +14,8 @@ export interface Connection {
   touched: number;
   /** Why it was cut. */
   over: string | undefined;
-  readonly whenOver: Promise<undefined>;
+  /** The result of `work`, or undefined as soon as the connection is cut: not everything heeds a signal. */
+  during<T>(work: Promise<T>): Promise<T | undefined>;
   /** Silent for longer than one heartbeat. After the page was away, such a connection is not worth waiting for. */
   isStale(): boolean;
   cut(reason: string): void;
@@ -24,16 +25,20 @@ const STALE_MS = HEARTBEAT_MS + 5_000;
 
 export function createConnection(clock: Clock, stallAfterMs: number): Connection {
   const controller = new AbortController();
-  let markOver: (over: undefined) => void = () => {};
+  let interrupt: () => void = () => {};
   let timer: unknown;
   const connection: Connection = {
     signal: controller.signal,
     reader: undefined,
     touched: clock.now(),
     over: undefined,
-    whenOver: new Promise((resolve) => {
-      markOver = resolve;
-    }),
+    // Not Promise.race: that would leave a reaction behind for every read of a long reply.
+    during: (work) =>
+      new Promise((resolve, reject) => {
+        interrupt = () => resolve(undefined);
+        if (connection.over !== undefined) interrupt();
+        work.then(resolve, reject);
+      }),
     isStale: () => clock.now() - connection.touched > STALE_MS,
     cut(reason) {
       if (connection.over !== undefined) return;
@@ -41,7 +46,7 @@ export function createConnection(clock: Clock, stallAfterMs: number): Connection
       clock.clearTimeout(timer);
       controller.abort();
       connection.reader?.cancel().catch(() => {}); // It may have failed already.
-      markOver(undefined);
+      interrupt();
     },
   };
   // When the time is up it looks how long it has really been silent, so that no byte has to touch a timer.

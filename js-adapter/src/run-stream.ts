@@ -22,28 +22,14 @@ import {
 import { createOutlet } from "./outlet.js";
 import { HEARTBEAT_MS, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, RESYNC, RUN_HEADER } from "./protocol.js";
 import { type Chunk, createFrameDecoder, type Frame } from "./sse.js";
+import { type OnStatus, reasonOf, reportWait } from "./status.js";
 import { watchWake } from "./wake.js";
-
-/** What a stream is doing. `offline` is `waiting` while the browser knows that there is no way out. */
-export type StreamStatus = "connecting" | "live" | "waiting" | "offline" | "ended";
-
-export interface StatusDetail {
-  /** The run that is read, once the server has named it. */
-  run?: string | undefined;
-  /** How many attempts have failed since something last arrived. */
-  attempt?: number;
-  /** How long the wait is. */
-  delayMs?: number;
-  /** Why it waits, or how it ended: `finish`, `abort`, `error`, `detached`, `idle` or the code of an error. */
-  reason?: string;
-  error?: unknown;
-}
 
 export interface StreamOptions {
   clock: Clock;
   retry: RetryOptions;
   stallAfterMs: number;
-  onStatus(status: StreamStatus, detail: StatusDetail): void;
+  onStatus: OnStatus;
   /** Sends the GET. Rejects when there was no answer, or with a StrandlineError when asking again is no use. */
   request(cursor: string | undefined, run: string | undefined, signal: AbortSignal): Promise<Response>;
 }
@@ -79,14 +65,11 @@ export function createRunStream(options: StreamOptions): RunStream {
   /** Aborts when the stream ends, in whatever way. Nothing is left after it: no connection, no timer, no listener. */
   const life = new AbortController();
   const outlet = createOutlet<Chunk>(detach);
-  const backoff = createBackoff(clock, options.retry, life.signal, ({ attempt, delayMs, online, cause }) =>
-    onStatus(online ? "waiting" : "offline", {
-      run,
-      attempt,
-      delayMs,
-      reason: reasonOf(cause),
-      error: cause,
-    }),
+  const backoff = createBackoff(
+    clock,
+    options.retry,
+    life.signal,
+    reportWait(onStatus, () => run),
   );
 
   let run: string | undefined;
@@ -198,10 +181,7 @@ export function createRunStream(options: StreamOptions): RunStream {
       const connection = open();
       let failure: Failure;
       try {
-        const response = await Promise.race([
-          options.request(cursor, run, connection.signal),
-          connection.whenOver,
-        ]);
+        const response = await connection.during(options.request(cursor, run, connection.signal));
         if (response?.status === 204) return undefined;
         if (response !== undefined && isEventStream(response)) return { response, connection };
         if (response !== undefined && !response.ok && !isPassing(response)) throw await httpError(response);
@@ -237,17 +217,17 @@ export function createRunStream(options: StreamOptions): RunStream {
     });
     try {
       while (verdict === undefined) {
-        const { done, value } = await reader.read();
+        const bytes = await connection.during(reader.read());
         if (connection.over !== undefined) return { dropped: connection.over };
-        if (done) return { dropped: "closed" };
+        if (bytes?.value === undefined) return { dropped: "closed" };
         connection.touched = clock.now();
         // An answer that carries nothing but comments is progress when it lasts: the run is queued, or thinking.
         if (connection.touched - opened > HEARTBEAT_MS) backoff.progress();
-        decode(value);
+        decode(bytes.value);
         const caughtUp = outlet.ready();
         if (caughtUp !== undefined) {
           connection.touched = Number.POSITIVE_INFINITY; // It is we who are silent.
-          await caughtUp;
+          await connection.during(caughtUp);
           connection.touched = clock.now();
         }
       }
@@ -306,9 +286,3 @@ async function describe(response: Response | undefined, connection: Connection):
   const cause = response.ok ? notAStream(response) : await httpError(response);
   return { cause, retryAfterMs: retryAfter(response) };
 }
-
-const reasonOf = (cause: unknown): string => {
-  if (cause instanceof StrandlineError) return cause.code;
-  if (typeof cause === "string") return cause;
-  return (cause as Error | undefined)?.name === "AbortError" ? "detached" : "error";
-};

@@ -144,11 +144,11 @@ export class FakeServer {
     const kind = kindOf(seen.method, seen.url);
     const fault = this.faults[kind].shift() ?? {};
     await fault.gate;
-    if (fault.loseRequest) return void response.destroy();
-    if (fault.status !== undefined) return problem(response, fault);
-    if (kind === "POST") return this.post(seen, response, fault);
-    if (kind === "STOP") return this.stop(seen, response, fault);
-    return this.resume(seen, response, fault);
+    if (fault.loseRequest) response.destroy();
+    else if (fault.status !== undefined) problem(response, fault);
+    else if (kind === "POST") this.post(seen, response, fault);
+    else if (kind === "STOP") this.stop(seen, response, fault);
+    else this.resume(seen, response, fault);
   }
 
   /** A run that somebody else started. */
@@ -168,8 +168,8 @@ export class FakeServer {
       if (this.remembered.some((stop) => stop.key === key)) run.append({ type: "abort", reason: "stopped" });
       else run.append(...this.script(run));
     }
-    if (fault.loseAnswer) return void response.destroy();
-    stream(response, run, 0, "full", fault, false);
+    if (fault.loseAnswer) response.destroy();
+    else stream(response, run, 0, "full", fault, false);
   }
 
   private resume({ url, headers }: Seen, response: ServerResponse, fault: Fault): void {
@@ -179,7 +179,10 @@ export class FakeServer {
     const run = this.runs.findLast(
       (one) => one.chatId === chatId && (named === null ? one.isActive : one.id === named),
     );
-    if (run === undefined) return void response.writeHead(204).end();
+    if (run === undefined) {
+      response.writeHead(204).end();
+      return;
+    }
     const cursor = headers["last-event-id"];
     const next = cursor === undefined ? 0 : Number(String(cursor).split("/")[1]);
     stream(response, run, next, cursor === undefined ? "full" : "tail", fault, cursor === undefined);
@@ -189,30 +192,25 @@ export class FakeServer {
     const chatId = decodeURIComponent(url.split("/").at(-2) ?? "");
     const own = this.runs.filter((run) => run.chatId === chatId);
     const byKey = this.byKey.get(String(body.key));
-    const run = body.run
-      ? own.find((one) => one.id === body.run)
-      : body.key
-        ? byKey
-        : own.findLast((one) => one.isActive);
+    const active = own.findLast((one) => one.isActive);
+    const run = body.run ? own.find((one) => one.id === body.run) : body.key ? byKey : active;
     const answer = (status: number, result: object) => {
-      if (fault.loseAnswer) return void response.destroy();
-      response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(result));
+      if (fault.loseAnswer) response.destroy();
+      else response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(result));
     };
-    if (run === undefined && body.key !== undefined) {
+    if (run !== undefined) {
+      const stopped = run.isActive;
+      const reason = body.reason ?? "user";
+      if (stopped) run.append({ type: "abort", reason: String(reason) });
+      answer(200, { run: run.id, status: run.status, reason, cursor: `${run.log.length}`, stopped });
+    } else if (body.key !== undefined) {
       this.remembered.push(body);
-      return answer(202, { run: null, status: "remembered", stopped: false });
+      answer(202, { run: null, status: "remembered", stopped: false });
+    } else if (own.length === 0) {
+      problem(response, { status: 404, code: "not-found" });
+    } else {
+      answer(200, { run: null, status: "idle", stopped: false });
     }
-    if (own.length === 0) return problem(response, { status: 404, code: "not-found" });
-    if (run === undefined) return answer(200, { run: null, status: "idle", stopped: false });
-    const stopped = run.isActive;
-    if (stopped) run.append({ type: "abort", reason: String(body.reason ?? "stopped") });
-    answer(200, {
-      run: run.id,
-      status: run.status,
-      reason: body.reason,
-      cursor: `${run.log.length}`,
-      stopped,
-    });
   }
 }
 

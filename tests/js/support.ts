@@ -77,6 +77,14 @@ export async function settle(turns = 30): Promise<void> {
   for (let i = 0; i < turns; i++) await new Promise((resolve) => setImmediate(resolve));
 }
 
+export function createGate(): { gate: Promise<void>; release: () => void } {
+  let release = () => {};
+  const gate = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  return { gate, release };
+}
+
 export interface Reading {
   chunks: WireChunk[];
   error: unknown;

@@ -21,7 +21,7 @@ from typing import Any
 
 from strandline.core.chunks import DATA_PREFIX
 from strandline.core.metadata import merged
-from strandline.core.parts import FoldError, Part, Text, Tool
+from strandline.core.parts import FoldError, Part, Text, Tool, is_step
 
 __all__ = ["FoldError", "FoldState", "fold"]
 
@@ -187,7 +187,7 @@ class FoldState:
 
     def _take_reset(self, chunk: Mapping[str, Any]) -> None:
         keep = len(self.entries)
-        while keep and not _is_step(self.entries[keep - 1]):
+        while keep and not is_step(self.entries[keep - 1]):
             keep -= 1
         for entry in self.entries[:keep]:
             if isinstance(entry, Text) and entry.open:
@@ -307,10 +307,6 @@ class FoldState:
 
     def _take_nothing(self, chunk: Mapping[str, Any]) -> None:
         """``abort`` and ``error`` say how the run ended; the message stays as it is."""
-
-
-def _is_step(entry: Part) -> bool:
-    return isinstance(entry, dict) and entry["type"] == "step-start"
 
 
 _FILE = ("type", "mediaType", "url", "providerMetadata")

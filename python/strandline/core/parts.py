@@ -209,6 +209,11 @@ class Tool:
 Part = Text | Tool | dict[str, Any]
 
 
+def is_step(entry: Part) -> bool:
+    """True for a step boundary."""
+    return isinstance(entry, dict) and entry["type"] == "step-start"
+
+
 def joined(fragments: list[str]) -> str:
     """The whole text. The fragments are joined for good, so that looking often does not cost more each time."""
     if len(fragments) > 1:

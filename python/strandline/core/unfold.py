@@ -15,7 +15,7 @@ from typing import Any
 
 from strandline.core.message import FoldState
 from strandline.core.partial_json import ABSENT, parse_partial
-from strandline.core.parts import Part, Text, Tool
+from strandline.core.parts import Part, Text, Tool, is_step
 
 Chunks = list[dict[str, Any]]
 
@@ -34,22 +34,24 @@ def unfold(state: FoldState) -> Chunks:
     if state.metadata is not None:
         start["messageMetadata"] = state.metadata
     chunks = [start]
+    finish_at = _last_finish(state)
     in_step = part_open = False
-    for entry in state.entries:
+    for index, entry in enumerate(state.entries):
+        if index == finish_at:
+            chunks.append({"type": "finish-step"})
         if isinstance(entry, Text):
             chunks += _text(entry)
             part_open = part_open or entry.open
         elif isinstance(entry, Tool):
             chunks += _tool(entry)
-        elif entry["type"] == "step-start":
-            # Clients below 7 forget open parts at finish-step, and nobody needs it between two steps.
+        elif is_step(entry):
             if in_step and not part_open:
                 chunks.append({"type": "finish-step"})
             chunks.append({"type": "start-step"})
             in_step = True
         else:
             chunks.append(dict(entry))
-    if in_step and not state.step_open:
+    if finish_at == len(state.entries):
         chunks.append({"type": "finish-step"})
     if state.finish_reason is not None:
         chunks.append({"type": "finish", "finishReason": state.finish_reason})
@@ -128,6 +130,17 @@ def _flush(result: list[Mapping[str, Any]], pending: list[str]) -> None:
     if len(pending) > 1:
         name = _DELTAS[result[-1]["type"]][1]
         result[-1] = {**result[-1], name: "".join(pending)}
+
+
+def _last_finish(state: FoldState) -> int | None:
+    """Before which entry the last step is finished: none of the open parts may come earlier if that can be helped,
+    since clients below 7 forget open parts at ``finish-step``."""
+    steps = [index for index, entry in enumerate(state.entries) if is_step(entry)]
+    if state.step_open or not steps:
+        return None
+    end = len(state.entries)
+    first_open = next((i for i, entry in enumerate(state.entries) if isinstance(entry, Text) and entry.open), end)
+    return first_open if first_open > steps[-1] else end
 
 
 def _text(part: Text) -> Chunks:

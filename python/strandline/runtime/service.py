@@ -12,6 +12,7 @@ from strandline.runtime.janitor import Janitor
 from strandline.runtime.journal import Journal
 from strandline.runtime.runner import Ended, Invoke, Runner
 from strandline.runtime.session import Sessions
+from strandline.runtime.watchdog import Watchdog
 from strandline.settings import Settings
 from strandline.stores.port import Store
 
@@ -30,6 +31,7 @@ class Service:
         self._journal: Journal | None = None
         self._janitor: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._watchdog: Watchdog | None = None
 
     @property
     def sessions(self) -> Sessions:
@@ -68,6 +70,8 @@ class Service:
             logger.warning("%d runs of an earlier process ended as lost", lost, extra={"action": "recovered"})
         janitor = Janitor(self.store, self._journal, self._runner, sessions, self.clock, self.settings)
         self._janitor = asyncio.get_running_loop().create_task(janitor.run(), name="strandline-janitor")
+        self._watchdog = Watchdog()
+        self._watchdog.start()
         self._sessions = sessions
 
     def drain(self) -> asyncio.Task[None]:
@@ -83,6 +87,8 @@ class Service:
         if self._runner is None or self._journal is None:
             return
         await self.drain()
+        if self._watchdog is not None:
+            self._watchdog.stop()
         if self._janitor is not None:
             self._janitor.cancel()
             with contextlib.suppress(asyncio.CancelledError):

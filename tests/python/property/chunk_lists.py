@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from strandline.core.chunks import FINISH_REASONS, check
 from strandline.core.message import FoldError, FoldState
+from strandline.core.parts import Tool
 
 # Derandomized: a run in CI tests the same lists every time; a longer search is a matter of raising max_examples.
 BOUNDED = settings(
@@ -151,23 +152,41 @@ BY_TYPE: dict[str, st.SearchStrategy[Chunk]] = {
 }
 """One strategy per chunk type; ``data-`` stands for every ``data-*``."""
 
-# What real replies are mostly made of comes more often, so that lists get deep and not only wide.
-_OFTEN = ("text-start", "text-delta", "tool-input-start", "tool-input-delta", "tool-input-available", "start-step")
-_KINDS = st.sampled_from([*BY_TYPE, *_OFTEN, *_OFTEN, "tool-output-available", "tool-output-error"])
-
-any_chunk = _KINDS.flatmap(BY_TYPE.__getitem__)
+any_chunk = st.sampled_from(sorted(BY_TYPE)).flatmap(BY_TYPE.__getitem__)
 any_chunks = st.lists(any_chunk, max_size=12)
 """Well-formed chunks in an order that mostly makes no sense."""
 
 
+def _aimed(state: FoldState) -> list[tuple[str, dict[str, Any]]]:
+    """Chunks that go on with what is open, each with the fields that make it fit. Replies are mostly made of them."""
+    found: list[tuple[str, dict[str, Any]]] = [("start-step", {}), ("finish-step", {})]
+    for family, open_ids in (("text", state.open_text), ("reasoning", state.open_reasoning)):
+        found.append((f"{family}-start", {}))
+        for part_id in open_ids:
+            found += [(f"{family}-delta", {"id": part_id})] * 3 + [(f"{family}-end", {"id": part_id})]
+    found += [("tool-input-start", {}), ("tool-input-available", {})]
+    for tool in {part.id: part for part in state.entries if isinstance(part, Tool)}.values():
+        call = {"toolCallId": tool.id}
+        found += [(kind, call) for kind in ("tool-output-available", "tool-output-error", "tool-approval-request")]
+        if state.in_current_step(tool):
+            found += [(kind, {**call, "dynamic": tool.dynamic}) for kind in ("tool-input-available", "tool-input-start")]
+            if tool.state == "input-streaming":
+                found += [("tool-input-delta", call)] * 4 + [("tool-input-error", call)]
+        if "approval" in tool.fields:
+            answer = ("tool-approval-response", {"approvalId": tool.fields["approval"]["id"]})
+            found += [answer, answer, ("tool-output-denied", call)]
+    return found
+
+
 @st.composite
-def chunk_lists(draw: st.DrawFn, max_size: int = 40) -> list[Chunk]:
+def chunk_lists(draw: st.DrawFn, max_size: int = 30) -> list[Chunk]:
     """The chunks of a reply: each passes ``check`` and fits what was said before it."""
     state = FoldState()
-    chunks: list[Chunk] = [draw(BY_TYPE["start"])] if draw(st.booleans()) else []
-    for chunk in chunks:
-        state.push(chunk)
-    for chunk in draw(st.lists(any_chunk, max_size=max_size)):
+    chunks: list[Chunk] = []
+    for index in range(draw(st.integers(0, max_size))):
+        aimed = _aimed(state) if index else [("start", {})]
+        kind, fields = draw(st.sampled_from(aimed)) if draw(st.integers(0, 3)) else (draw(st.sampled_from(_KINDS)), {})
+        chunk = {**draw(BY_TYPE[kind]), **fields}
         check(chunk)
         try:
             state.push(chunk)
@@ -175,3 +194,6 @@ def chunk_lists(draw: st.DrawFn, max_size: int = 40) -> list[Chunk]:
             continue
         chunks.append(chunk)
     return chunks
+
+
+_KINDS = sorted(BY_TYPE)

@@ -21,6 +21,7 @@ from strandline.codecs.gating import RESYNC, gate
 from strandline.core.chunks import check
 from strandline.core.message import FoldError, FoldState, fold
 from strandline.core.partial_json import ABSENT, parse_partial
+from strandline.core.portable import portable
 from strandline.core.unfold import closers, unfold
 
 TESTS = Path(__file__).parents[2]
@@ -44,7 +45,7 @@ def fold_with_ai(major: int, lists: Iterable[Iterable[Mapping[str, Any]]]) -> li
         timeout=120,
         check=True,
     )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.split("\n") if line]
 
 
 def batch(strategy: st.SearchStrategy[Any], size: int) -> list[Any]:
@@ -72,8 +73,16 @@ def gated(chunks: Iterable[Mapping[str, Any]], major: int) -> Chunks:
     return sent
 
 
-def portable(chunks: Chunks) -> Chunks:
-    return chunks
+def appended(chunks: Chunks) -> Chunks:
+    """What a run would append for these."""
+    state = FoldState()
+    log: Chunks = []
+    for chunk in chunks:
+        what = portable(state, chunk)
+        if what is not None:
+            state.push(what)
+            log.append(dict(what))
+    return log
 
 
 def texts(message: dict[str, Any]) -> list[tuple[str, str]]:
@@ -123,7 +132,7 @@ def test_what_ai_7_refuses_is_refused() -> None:
 def test_a_gated_reply_is_accepted_and_has_the_same_text(
     replies: list[Chunks], major: int, form: Callable[[Chunks], Chunks]
 ) -> None:
-    sent = [gated(form(portable(chunks)), major) for chunks in replies]
+    sent = [gated(form(appended(chunks)), major) for chunks in replies]
     for chunks, theirs in zip(sent, fold_with_ai(major, sent), strict=True):
         assert "message" in theirs, (chunks, theirs)
         assert texts(theirs["message"]) == texts({"parts": fold(chunks).parts()})
@@ -133,7 +142,7 @@ def test_a_gated_reply_is_accepted_and_has_the_same_text(
 def test_closers_are_accepted_and_leave_nothing_open(replies: list[Chunks], major: int) -> None:
     sent = []
     for chunks in replies:
-        state = fold(portable(chunks))
+        state = fold(appended(chunks))
         sent.append(gated([*unfold(state), *closers(state, "stopped")], major))
     open_states = {"streaming", "input-streaming", "input-available", "approval-requested", "approval-responded"}
     for chunks, theirs in zip(sent, fold_with_ai(major, sent), strict=True):

@@ -1,0 +1,69 @@
+# Two commands matter: `make demo` and `make test`. Both set up everything they need.
+# On the machine: Python >= 3.11, Node >= 20, npm, make. For the browser tests also Chromium (see .ci/run).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8123
+
+.PHONY: help setup demo test check format build test-python test-js bench clean
+
+help:
+	@echo "make demo   set up, and serve a chat in the browser (no key needed)"
+	@echo "make test   set up, check, and run every test"
+	@echo "make check  format, lint, strict types, layering"
+	@echo "make format rewrite the sources in the house format"
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Strandline needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+node_modules/.ready: package.json package-lock.json js-adapter/package.json demo/package.json tests/package.json .npmrc
+	npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+SHIM_SOURCES := $(shell find js-adapter/src -name '*.ts' 2>/dev/null) js-adapter/tsconfig.json
+DEMO_SOURCES := $(shell find demo/src demo/index.html -type f 2>/dev/null) demo/vite.config.ts
+
+js-adapter/dist/index.js: node_modules/.ready $(SHIM_SOURCES)
+	npm run --silent build -w js-adapter
+	touch $@
+
+python/strandline/demo/static/index.html: js-adapter/dist/index.js $(DEMO_SOURCES)
+	npm run --silent build -w demo
+	touch $@
+
+build: js-adapter/dist/index.js python/strandline/demo/static/index.html
+
+setup: $(VENV)/.ready node_modules/.ready build
+
+demo: setup
+	$(BIN)/strandline demo --port $(PORT)
+
+check: setup
+	$(BIN)/ruff format --check python tests/python benchmarks
+	$(BIN)/ruff check python tests/python benchmarks
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/python/test_layering.py
+	npx biome check
+	npm run --silent types -w demo
+	npm run --silent types -w tests
+
+format: setup
+	$(BIN)/ruff check --fix --quiet python tests/python benchmarks || true
+	$(BIN)/ruff format python tests/python benchmarks
+	npx biome check --write
+
+test-python: setup
+	$(BIN)/python -m pytest
+
+test-js: setup
+	npm run --silent test -w tests
+
+test: check test-python test-js
+
+clean:
+	rm -rf $(VENV) node_modules js-adapter/dist python/strandline/demo/static artefacts
