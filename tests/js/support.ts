@@ -65,7 +65,7 @@ export class EagerClock implements Clock {
 
 /** Waits, without sleeping, until something is so. */
 export async function until(isSo: () => boolean, what = isSo.toString()): Promise<void> {
-  const end = Date.now() + 5_000;
+  const end = Date.now() + 4_000;
   while (!isSo()) {
     if (Date.now() > end) throw new Error(`waited in vain for: ${what}`);
     await new Promise((resolve) => setImmediate(resolve));

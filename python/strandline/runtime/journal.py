@@ -67,6 +67,7 @@ class Journal:
         self._segments = Segments(settings)
         self._dirty: dict[LiveSession, None] = {}
         self._wakeup = asyncio.Event()
+        self._idle = asyncio.Event()
         self._number = 0
         self._window = settings.first_window
         self._last = 0.0
@@ -82,10 +83,14 @@ class Journal:
         """Write what is left, including every event that is not in a segment yet, and stop."""
         if self._task is None:
             return
+        self._idle.clear()
         self._segments.flush_all()
         self._wakeup.set()
-        while (self._dirty or self._segments.due()) and self.healthy and not self._task.done():
-            await asyncio.sleep(0.001)
+        idle = asyncio.ensure_future(self._idle.wait())
+        await asyncio.wait(
+            {idle, self._task}, timeout=self._settings.commit_patience + 5, return_when="FIRST_COMPLETED"
+        )
+        idle.cancel()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
@@ -130,6 +135,7 @@ class Journal:
             if self._dirty or plan.more:
                 self._wakeup.set()
             if batch is None:
+                self._rest()
                 continue
             self._last = self._clock.monotonic()
             if await self._commit(batch):
@@ -138,6 +144,12 @@ class Journal:
                 self._segments.written(plan, self._clock.monotonic())
             else:
                 self._give_up(works)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Tell ``stop`` when there is nothing left to write, or no way to write it."""
+        if not self.healthy or not (self._dirty or self._segments.due()):
+            self._idle.set()
 
     async def _pace(self) -> None:
         wait = self._last + self._window - self._clock.monotonic()

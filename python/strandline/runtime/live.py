@@ -173,6 +173,7 @@ class LiveSession:
     """One session in memory. Only the journal changes it, and only after a commit."""
 
     __slots__ = (
+        "__weakref__",
         "commands",
         "feed",
         "live",

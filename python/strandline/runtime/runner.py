@@ -73,9 +73,8 @@ class Runner:
     async def drain(self, grace: float) -> None:
         """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
         self.sessions.accepting = False
-        deadline = self._clock.monotonic() + grace
-        while self._tasks and self._clock.monotonic() < deadline:
-            await asyncio.sleep(0.02)
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=grace)
         ends = [
             self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
             for session in self.sessions.in_memory()
@@ -85,8 +84,7 @@ class Runner:
             if isinstance(outcome, BaseException):
                 logger.error("a run could not be ended at shutdown: %r", outcome, extra={"action": "shutdown"})
         await self._settle()
-        for session in self.sessions.in_memory():
-            session.feed.close()
+        self.sessions.close()
 
     async def _settle(self) -> None:
         """Give cancelled tasks and ``on_end`` hooks a moment to clean up."""

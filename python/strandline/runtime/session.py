@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 from strandline.codecs import native
 from strandline.core import intake
@@ -68,9 +69,12 @@ class Sessions:
         self._clock = clock
         self._settings = settings
         self._live: dict[str, LiveSession] = {}
+        # A session that was let go of while somebody still holds it must be found again, not loaded twice.
+        self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
         self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
         self.accepting = True
+        self.closed = False
 
     # ------------------------------------------------------------------ which sessions are in memory
 
@@ -99,8 +103,10 @@ class Sessions:
         self._stops.expire(now)
 
     async def _load(self, session_id: str) -> LiveSession | None:
-        session = self._live.get(session_id)
-        if session is None:
+        session = self._live.get(session_id) or self._held.get(session_id)
+        if session is not None:
+            self._live[session_id] = session
+        else:
             task = self._loading.get(session_id)
             if task is None:
                 task = asyncio.get_running_loop().create_task(self._read(session_id))
@@ -125,9 +131,20 @@ class Sessions:
             record = replace(record, last_seq=newer[-1][0])
         if session_id in self._live:
             return self._live[session_id]
-        session = LiveSession(SessionState(record, outline, runs), stored=True, at=self._clock.monotonic())
-        self._live[session_id] = session
+        return self._register(SessionState(record, outline, runs), stored=True)
+
+    def _register(self, state: SessionState, *, stored: bool) -> LiveSession:
+        session = LiveSession(state, stored=stored, at=self._clock.monotonic())
+        if self.closed:
+            session.feed.close()
+        self._live[session.id] = self._held[session.id] = session
         return session
+
+    def close(self) -> None:
+        """Nothing more will come on any feed: the server is going away."""
+        self.closed = True
+        for session in list(self._held.values()):
+            session.feed.close()
 
     async def _load_or_new(self, session_id: str, owner: str) -> LiveSession:
         session = await self._load(session_id)
@@ -136,8 +153,7 @@ class Sessions:
         if session is None:
             now = self._clock.now()
             record = SessionRecord(session_id, mint_epoch(), owner, now, now, 0)
-            session = LiveSession(SessionState(record), stored=False, at=self._clock.monotonic())
-            self._live[session_id] = session
+            session = self._register(SessionState(record), stored=False)
         return session
 
     # ------------------------------------------------------------------ submit

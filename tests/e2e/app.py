@@ -1,0 +1,77 @@
+"""The application under test: the demo agent over the file in ``E2E_DB``, for this machine only.
+
+What the agent went through is written to ``E2E_RECORD``, one JSON object a line, so that it outlives a killed process.
+``GET /test/calls`` gives it back: per session how often the agent was called, and how each provider stream ended.
+
+One more command than the demo agent has: ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
+come out of an async generator that the agent returns, as a model's stream would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+
+from strandline import Run, Strandline, open_on_loopback
+from strandline.demo.agent import demo_agent
+
+RECORD = Path(os.environ["E2E_RECORD"])
+RELAY = re.compile(r"relay (\d+) every (\d+) ms")
+
+chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
+
+
+def record(kind: str, run: Run, **more: Any) -> None:
+    with RECORD.open("a") as file:
+        file.write(json.dumps({"kind": kind, "session": run.session_id, "run": run.id, **more}) + "\n")
+
+
+async def relayed(run: Run, to: int, pause: float) -> AsyncIterator[str]:
+    """The stream of a provider. It notes that it was closed, however that came about."""
+    given = 0
+    try:
+        for number in range(1, to + 1):
+            given = number
+            yield f"{number} "
+            await asyncio.sleep(pause)
+    finally:
+        record("provider-closed", run, given=given, whole=given == to)
+
+
+@chat.agent
+async def reply(run: Run) -> AsyncIterator[str] | None:
+    record("called", run)
+    asked = "".join(part.get("text", "") for part in run.messages[-1]["parts"])
+    if (match := RELAY.fullmatch(asked)) is not None:
+        return relayed(run, int(match[1]), int(match[2]) / 1000)
+    try:
+        await demo_agent(run)
+    finally:
+        record("agent-left", run)
+    return None
+
+
+app: FastAPI = chat.app(title="Strandline, under test")
+
+
+@app.get("/test/calls")
+def calls() -> dict[str, Any]:
+    """Everything that was recorded, by session."""
+    sessions: dict[str, dict[str, Any]] = {}
+    for line in RECORD.read_text().splitlines() if RECORD.exists() else ():
+        entry = json.loads(line)
+        session = sessions.setdefault(entry["session"], {"called": 0, "left": 0, "closed": []})
+        if entry["kind"] == "called":
+            session["called"] += 1
+        elif entry["kind"] == "agent-left":
+            session["left"] += 1
+        else:
+            session["closed"].append({"run": entry["run"], "given": entry["given"], "whole": entry["whole"]})
+    return {"sessions": sessions}

@@ -1,0 +1,229 @@
+/** A real server: uvicorn in its own process, on a port of its own, over a SQLite file in a directory of its own. */
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { eventually, within } from "./support.js";
+
+const HERE = fileURLToPath(new URL(".", import.meta.url));
+export const PYTHON = process.env.STRANDLINE_PYTHON ?? join(HERE, "../../.venv/bin/python");
+
+/** What `GET /test/calls` says about one session. */
+export interface Calls {
+  called: number;
+  /** How often the demo agent came to its end, in whatever way. */
+  left: number;
+  closed: { run: string; given: number; whole: boolean }[];
+}
+
+export interface RunStatus {
+  run: string;
+  status: string;
+  reason: string | null;
+  error?: string;
+}
+
+/** A UIMessage of any version. */
+export interface Message {
+  id: string;
+  role: "user" | "assistant" | "system";
+  parts: { type: string; text?: string; [field: string]: unknown }[];
+  metadata?: unknown;
+}
+
+export interface History {
+  messages: Message[];
+  activeRun: { id: string; messageId: string; status: string } | null;
+  cursor: string | null;
+  runs: Record<string, RunStatus>;
+}
+
+export interface StopAnswer {
+  run: string | null;
+  status: string;
+  reason?: string | null;
+  cursor?: string | null;
+  stopped: boolean;
+}
+
+const children = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of children) child.kill("SIGKILL");
+});
+
+/** A port that was free just now. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const address = server.address();
+  server.close();
+  await once(server, "close");
+  if (address === null || typeof address === "string") throw new Error("no port");
+  return address.port;
+}
+
+/** Any of this project's Python programs that serve HTTP on a port. */
+export class PythonServer {
+  readonly url: string;
+  /** Everything it has printed, for when a test fails. */
+  output = "";
+  private child: ChildProcess | undefined;
+
+  constructor(
+    readonly port: number,
+    private readonly args: readonly string[],
+    private readonly env: Record<string, string>,
+    private readonly health = "/api/health",
+  ) {
+    this.url = `http://127.0.0.1:${port}`;
+  }
+
+  async start(): Promise<void> {
+    if (this.child !== undefined) throw new Error("it runs already");
+    const child = spawn(PYTHON, this.args, {
+      cwd: HERE,
+      env: { ...process.env, PYTHONUNBUFFERED: "1", ...this.env },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    this.child = child;
+    children.add(child);
+    child.once("exit", () => children.delete(child));
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        this.output = (this.output + text).slice(-200_000);
+      });
+    }
+    try {
+      await eventually(
+        "the server is healthy",
+        async () => {
+          if (child.exitCode !== null) return true;
+          return (await fetch(this.url + this.health)).ok;
+        },
+        30_000,
+        25,
+      );
+      if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
+    } catch (error) {
+      await this.end("SIGKILL");
+      throw new Error(`the server did not start:\n${this.output}`, { cause: error });
+    }
+  }
+
+  get running(): boolean {
+    return this.child !== undefined && this.child.exitCode === null && this.child.signalCode === null;
+  }
+
+  /** Sends the signal and resolves when the process is gone, with how long that took and its exit code. */
+  async end(signal: "SIGTERM" | "SIGKILL", ms = 20_000): Promise<{ took: number; code: number | null }> {
+    const { child } = this;
+    if (child === undefined) return { took: 0, code: null };
+    const began = Date.now();
+    if (child.exitCode === null && child.signalCode === null) {
+      const gone = once(child, "exit");
+      child.kill(signal);
+      try {
+        await within(ms, `the server's end after ${signal}`, gone);
+      } catch (error) {
+        child.kill("SIGKILL");
+        await gone;
+        this.child = undefined;
+        throw error;
+      }
+    }
+    this.child = undefined;
+    return { took: Date.now() - began, code: child.exitCode };
+  }
+}
+
+/** The application of app.py. */
+export class TestServer extends PythonServer {
+  private constructor(
+    port: number,
+    env: Record<string, string>,
+    readonly directory: string,
+  ) {
+    const uvicorn = ["-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", String(port)];
+    super(port, [...uvicorn, "--log-level", "warning"], {
+      ...env,
+      E2E_DB: join(directory, "chat.db"),
+      E2E_RECORD: join(directory, "record.jsonl"),
+    });
+  }
+
+  static async begin(env: Record<string, string> = {}): Promise<TestServer> {
+    const directory = await mkdtemp(join(tmpdir(), "strandline-e2e-"));
+    const server = new TestServer(await freePort(), env, directory);
+    try {
+      await server.start();
+    } catch (error) {
+      await rm(directory, { recursive: true, force: true });
+      throw error;
+    }
+    return server;
+  }
+
+  /** Ends it for good and removes its files. */
+  async close(): Promise<void> {
+    await this.end("SIGKILL");
+    await rm(this.directory, { recursive: true, force: true });
+  }
+
+  async restart(signal: "SIGTERM" | "SIGKILL"): Promise<{ took: number; code: number | null }> {
+    const how = await this.end(signal);
+    await this.start();
+    return how;
+  }
+
+  async calls(session: string): Promise<Calls> {
+    const answer = (await this.json("/test/calls")) as { sessions: Record<string, Calls> };
+    return answer.sessions[session] ?? { called: 0, left: 0, closed: [] };
+  }
+
+  history(session: string): Promise<History> {
+    return this.json(`/api/chat/${encodeURIComponent(session)}/messages`) as Promise<History>;
+  }
+
+  /** The history as soon as nothing is active in it. */
+  settled(session: string, ms = 15_000): Promise<History> {
+    return eventually(
+      `${session} is idle`,
+      async () => {
+        const history = await this.history(session);
+        return history.activeRun === null && history;
+      },
+      ms,
+    );
+  }
+
+  async stop(session: string, body?: object): Promise<{ http: number; answer: StopAnswer }> {
+    const response = await this.post(`/api/chat/${encodeURIComponent(session)}/stop`, body);
+    return { http: response.status, answer: (await response.json()) as StopAnswer };
+  }
+
+  /** `GET …/stream`: the status, and the text of the whole response. */
+  async resume(session: string, query = "", headers: Record<string, string> = {}) {
+    const response = await fetch(`${this.url}/api/chat/${encodeURIComponent(session)}/stream${query}`, {
+      headers,
+    });
+    return { status: response.status, headers: response.headers, text: await response.text() };
+  }
+
+  post(path: string, body?: object, headers: Record<string, string> = {}): Promise<Response> {
+    const json = body === undefined ? {} : { body: JSON.stringify(body) };
+    return fetch(this.url + path, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", ...headers },
+      ...json,
+    });
+  }
+
+  private async json(path: string): Promise<unknown> {
+    const response = await fetch(this.url + path);
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+    return response.json();
+  }
+}

@@ -1,0 +1,55 @@
+"""The docs cannot lag: what they name exists, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import strandline.errors as errors
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "python" / "strandline").rglob("*.py"))
+
+
+def tree(cls: type[errors.StrandlineError]) -> list[type[errors.StrandlineError]]:
+    return [cls, *(each for child in cls.__subclasses__() for each in tree(child))]
+
+
+def codes_in_source() -> set[str]:
+    found = {cls.code for cls in tree(errors.StrandlineError) if cls.__module__ == "strandline.errors"}
+    for path in SOURCES:
+        found |= set(re.findall(r'\bcode="([a-z-]+)"', path.read_text()))
+        found |= set(re.findall(r'Refuse\(\s*"([a-z-]+)"', path.read_text()))
+    return found
+
+
+@pytest.mark.parametrize("code", sorted(codes_in_source()))
+def test_every_error_code_is_documented(code: str) -> None:
+    assert f"`{code}`" in (ROOT / "docs" / "errors.md").read_text()
+
+
+def test_the_exception_tree_in_the_docstring_is_the_tree() -> None:
+    drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__ or ""))
+    defined = {cls.__name__ for cls in tree(errors.StrandlineError) if cls.__module__ == "strandline.errors"}
+    assert drawn | {"StrandlineError"} == defined
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if not target.startswith(("http:", "https:")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_tests_folder_that_the_guarantees_name_exists() -> None:
+    for pattern in re.findall(r"`(tests/[\w./*-]+)`", (ROOT / "docs" / "guarantees.md").read_text()):
+        assert list(ROOT.glob(pattern)), pattern
+
+
+@pytest.mark.parametrize("decision", sorted((ROOT / "docs" / "decisions").glob("*.md")), ids=lambda p: p.name)
+def test_a_decision_has_a_number_and_a_status(decision: Path) -> None:
+    text = decision.read_text()
+    assert text.startswith(f"# {int(decision.name[:4])}. ")
+    assert re.search(r"^Status: (accepted|superseded by \d+), \d{4}-\d{2}-\d{2}$", text, re.MULTILINE)
