@@ -39,10 +39,6 @@ def gate(chunk: Chunk, major: int) -> Gated:
     return chunk if rule is None else rule(chunk)
 
 
-def _pass(chunk: Chunk) -> Gated:
-    return chunk
-
-
 def _drop(chunk: Chunk) -> Gated:
     return None
 
@@ -64,19 +60,21 @@ def _denied(chunk: Chunk) -> Gated:
     return {**chunk, "type": "tool-output-error", "errorText": DENIED}
 
 
-_EVERY: tuple[Rule, Rule, Rule] = (_pass, _pass, _pass)
-_ONLY_7: tuple[Rule, Rule, Rule] = (_drop, _drop, _pass)
+Row = tuple[Rule | None, Rule | None, Rule | None]
+"""For ai@5, 6 and 7: what happens to a chunk, None where it passes as it is."""
 
-#                              ai@5     ai@6     ai@7
-TABLE: dict[str, tuple[Rule, Rule, Rule]] = {
+_EVERY: Row = (None, None, None)
+_ONLY_7: Row = (_drop, _drop, None)
+
+TABLE: dict[str, Row] = {
     "start": _EVERY,
-    "finish": (_finish, _finish, _pass),
+    "finish": (_finish, _finish, None),
     "abort": _EVERY,
     "error": _EVERY,
     "message-metadata": _EVERY,
     "start-step": _EVERY,
     "finish-step": _EVERY,
-    "reset-step": (_resync, _resync, _pass),
+    "reset-step": (_resync, _resync, None),
     "text-start": _EVERY,
     "text-delta": _EVERY,
     "text-end": _EVERY,
@@ -93,15 +91,15 @@ TABLE: dict[str, tuple[Rule, Rule, Rule]] = {
     "tool-input-delta": _EVERY,
     "tool-input-available": _EVERY,
     "tool-input-error": _EVERY,
-    "tool-approval-request": (_drop, _asked, _pass),
+    "tool-approval-request": (_drop, _asked, None),
     "tool-approval-response": _ONLY_7,
     "tool-output-available": _EVERY,
     "tool-output-error": _EVERY,
-    "tool-output-denied": (_denied, _pass, _pass),
+    "tool-output-denied": (_denied, None, None),
     DATA_PREFIX: _EVERY,
 }
 """What each major version gets: as it is, translated, nothing, or a resync. ``data-`` stands for every ``data-*``."""
 
 _EXCEPTIONS: dict[int, dict[str, Rule]] = {
-    major: {kind: row[major - 5] for kind, row in TABLE.items() if row[major - 5] is not _pass} for major in (5, 6, 7)
+    major: {kind: rule for kind, row in TABLE.items() if (rule := row[major - 5]) is not None} for major in (5, 6, 7)
 }

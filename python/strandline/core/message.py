@@ -81,9 +81,8 @@ class FoldState:
     def fork(self) -> FoldState:
         """An independent copy."""
         entries = [dict(entry) if isinstance(entry, dict) else entry.copy() for entry in self.entries]
-        return FoldState(
-            self.message_id, self.metadata, entries, finish_reason=self.finish_reason, step_open=self.step_open
-        )
+        more: dict[str, Any] = {"finish_reason": self.finish_reason, "step_open": self.step_open}
+        return FoldState(self.message_id, self.metadata, entries, **more)
 
     def parts(self) -> list[dict[str, Any]]:
         """The parts as a client of ai@7 has them. The list is new, the JSON values in it are shared."""
@@ -162,8 +161,6 @@ class FoldState:
         part_id = chunk["id"]
         state = "closed" if part_id in self._used else "unknown"
         return FoldError(f"{chunk['type']} for the {state} {kind} part {part_id!r}: send {kind}-start first")
-
-    # -- one method per family of chunks ---------------------------------------------------------------------------
 
     def _take_start(self, chunk: Mapping[str, Any]) -> None:
         message_id = chunk.get("messageId")
@@ -288,9 +285,8 @@ class FoldState:
         tool = self._step_tools.get(call_id)
         if tool is not None:
             if tool.dynamic is not dynamic:
-                raise FoldError(
-                    f"{chunk['type']} for tool call {call_id!r}, which began with dynamic: {str(tool.dynamic).lower()}"
-                )
+                began = f"which began with dynamic: {str(tool.dynamic).lower()}"
+                raise FoldError(f"{chunk['type']} for tool call {call_id!r}, {began}")
             return tool
         earlier = self._tools.get(call_id)
         if earlier is not None and not earlier.finished:

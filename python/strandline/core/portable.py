@@ -1,7 +1,7 @@
 """The little that a chunk may have to say differently, so that clients of every major version understand it.
 
-What ai@7.0.173 works out from its state, ai@5.0.277 and ai@6.0.326 must be told in the chunk, and the gate has no state.
-So this is done where the state is known: before a chunk is appended. For ai@7 it makes no difference.
+What ai@7.0.173 works out from its state, ai@5.0.277 and ai@6.0.326 must be told in the chunk, and the gate has no
+state. So this is done where the state is known: before a chunk is appended. For ai@7 it makes no difference.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from strandline.core.events import Appended, Event, run_of
 from strandline.core.offset import Cursor, MalformedCursor, Standing, parse, standing
 from strandline.core.records import RunRecord
 from strandline.core.session import SessionState
@@ -75,14 +76,17 @@ def plan_fresh(state: SessionState, owed: str | None) -> Plan:
     return Whole(owed) if owed is not None and owed in state.runs else NOTHING
 
 
-def plan_tail(state: SessionState, cursor: Cursor, run_at_cursor: str | None) -> Plan | Unresumable:
-    """A reader with a good cursor. ``run_at_cursor``: the run of the event it points to, None if no longer in the log
-    (or an event without a run)."""
-    run = state.runs.get(run_at_cursor) if run_at_cursor is not None else None
-    if run is None:
-        return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
-    if run.last_seq is not None and cursor.seq == run.last_seq and cursor.frame > 0:
+def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan | Unresumable:
+    """A reader with a good cursor. ``event``: the one it points to, None if no longer in the log."""
+    # The outline remembers the ends of runs for ever, so a reader that has seen one is never shown it again.
+    if cursor.frame == 1 and any(run.last_seq == cursor.seq for run in state.runs.values()):
         return NOTHING
+    at = run_of(event) if event is not None else None
+    run = state.runs.get(at) if at is not None else None
+    if event is None or run is None:
+        return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
+    if cursor.frame > (len(event.chunks) if isinstance(event, Appended) else 1):
+        return Unresumable("The cursor is ahead of this session.", run.id)
     return Tail(run.id, cursor)
 
 

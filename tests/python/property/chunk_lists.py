@@ -18,7 +18,7 @@ from strandline.core.parts import Tool
 # Derandomized: a run in CI tests the same lists every time; a longer search is a matter of raising max_examples.
 BOUNDED = settings(
     derandomize=True,
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
@@ -49,7 +49,9 @@ def _input_text() -> st.SearchStrategy[str]:
     """Pieces of JSON text, some cut anywhere, some broken."""
     whole = values.map(json.dumps) | _objects.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1))
     cut = st.tuples(whole, st.integers(0, 60)).map(lambda pair: pair[0][: pair[1]])
-    return st.one_of(whole, cut, st.sampled_from(['{"a": tr', "[1, 2", '{"k": "v\\u00', "not json", "", '{"a":1,', "]"]))
+    return st.one_of(
+        whole, cut, st.sampled_from(['{"a": tr', "[1, 2", '{"k": "v\\u00', "not json", "", '{"a":1,', "]"])
+    )
 
 
 def _chunk(kind: str, required: dict[str, Any] | None = None, **optional: Any) -> st.SearchStrategy[Chunk]:
@@ -75,9 +77,7 @@ _citation = st.fixed_dictionaries(
     optional={"startIndex": st.integers(0, 99), "endIndex": st.integers(0, 99), "citedText": _short, "more": values},
 )
 _steered = st.one_of(
-    st.fixed_dictionaries(
-        {"type": st.just("text"), "text": _short}, optional={"providerMetadata": _provider_metadata}
-    ),
+    st.fixed_dictionaries({"type": st.just("text"), "text": _short}, optional={"providerMetadata": _provider_metadata}),
     st.fixed_dictionaries(
         {"type": st.just("file"), "mediaType": st.just("image/png"), "url": _url},
         optional={"filename": _short, "providerReference": st.just({"openai": "file-1"})},
@@ -169,7 +169,9 @@ def _aimed(state: FoldState) -> list[tuple[str, dict[str, Any]]]:
         call = {"toolCallId": tool.id}
         found += [(kind, call) for kind in ("tool-output-available", "tool-output-error", "tool-approval-request")]
         if state.in_current_step(tool):
-            found += [(kind, {**call, "dynamic": tool.dynamic}) for kind in ("tool-input-available", "tool-input-start")]
+            found += [
+                (kind, {**call, "dynamic": tool.dynamic}) for kind in ("tool-input-available", "tool-input-start")
+            ]
             if tool.state == "input-streaming":
                 found += [("tool-input-delta", call)] * 4 + [("tool-input-error", call)]
         if "approval" in tool.fields:

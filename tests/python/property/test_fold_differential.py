@@ -99,7 +99,7 @@ def same(ours: FoldState, theirs: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def replies() -> list[Chunks]:
-    return batch(chunk_lists(), 400)
+    return batch(chunk_lists(), 300)
 
 
 def test_the_fold_is_what_ai_7_shows(replies: list[Chunks]) -> None:
@@ -114,17 +114,16 @@ def test_an_unfolded_reply_shows_the_same_in_ai_7(replies: list[Chunks]) -> None
 
 
 def test_what_ai_7_refuses_is_refused() -> None:
-    lists = batch(any_chunks, 600)
-    refused = 0
-    for chunks, theirs in zip(lists, fold_with_ai(7, lists), strict=True):
+    lists = batch(any_chunks, 400)
+    answers = fold_with_ai(7, lists)
+    for chunks, theirs in zip(lists, answers, strict=True):
         try:
             ours = fold(chunks)
         except FoldError:
             continue
         assert "message" in theirs, (chunks, theirs)
         same(ours, theirs)
-    refused = sum("refused" in theirs for theirs in fold_with_ai(7, lists))
-    assert refused > 100
+    assert sum("refused" in theirs for theirs in answers) > 80  # the lists do test refusals
 
 
 @pytest.mark.parametrize("major", [5, 6, 7])
@@ -164,7 +163,26 @@ def test_golden_replies_fold_alike_everywhere(path: Path, major: int) -> None:
 
 
 def test_partial_inputs_read_like_ai_7_reads_them() -> None:
-    pieces = ['{"a":', '"b\\n', "[1,", "-2.", "1e", "tru", "null", "fal", "{", "}", "]", '"', ",", ":", " ", "x", "\\u00e", "é"]
+    pieces = [
+        '{"a":',
+        '"b\\n',
+        "[1,",
+        "-2.",
+        "1e",
+        "tru",
+        "null",
+        "fal",
+        "{",
+        "}",
+        "]",
+        '"',
+        ",",
+        ":",
+        " ",
+        "x",
+        "\\u00e",
+        "é",
+    ]
     cases = batch(st.lists(st.sampled_from(pieces), max_size=9).map("".join), 1000)
     lists = [
         [
@@ -183,7 +201,9 @@ def test_partial_inputs_read_like_ai_7_reads_them() -> None:
 def test_what_ai_7_cannot_parse_does_not_pass_the_check() -> None:
     lists = batch(any_chunks, 100)
     spoiled = [{**chunk, key: None} for chunks in lists for chunk in chunks for key in chunk]
-    spoiled += [{name: chunk[name] for name in chunk if name != key} for chunks in lists for chunk in chunks for key in chunk]
+    spoiled += [
+        {name: chunk[name] for name in chunk if name != key} for chunks in lists for chunk in chunks for key in chunk
+    ]
     for chunk, theirs in zip(spoiled, fold_with_ai(7, [[chunk] for chunk in spoiled]), strict=True):
         try:
             check(chunk)

@@ -57,21 +57,19 @@ def test_what_unfold_says_passes_the_check_and_is_canonical(chunks: list[dict]) 
     for chunk in canonical:
         check(json.loads(json.dumps(chunk)))
     assert canonical[0]["type"] == "start"
+    # Below 7 it would mean a resync, and the next snapshot would hold it again, for ever.
+    assert "reset-step" not in [chunk["type"] for chunk in canonical]
     assert unfold(fold(canonical)) == canonical
     assert coalesce(canonical) == canonical
 
 
 @BOUNDED
 @given(chunk_lists())
-def test_unfold_needs_no_chunk_that_an_open_stream_of_an_older_client_could_not_take(chunks: list[dict]) -> None:
-    assert "reset-step" not in [chunk["type"] for chunk in unfold(fold(chunks))]
-
-
-@BOUNDED
-@given(chunk_lists())
 def test_unfold_of_a_finished_call_never_lets_the_client_run_the_tool_again(chunks: list[dict]) -> None:
     state = fold(chunks)
-    finished = {part["toolCallId"] for part in state.parts() if part.get("state") in ("output-available", "output-error")}
+    finished = {
+        part["toolCallId"] for part in state.parts() if part.get("state") in ("output-available", "output-error")
+    }
     pending = {tool.id for tool in state.unfinished_tools}
     denied = {part["toolCallId"] for part in state.parts() if part.get("state") == "output-denied"}
     for chunk in unfold(state):
