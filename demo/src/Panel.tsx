@@ -1,4 +1,5 @@
 import { useEffect, useRef } from "react";
+import { device } from "./device";
 import type { FeedReader, RunInfo } from "./events";
 import type { SessionFeed } from "./feed";
 import { CloseIcon } from "./icons";
@@ -40,8 +41,8 @@ export function Panel({ chatId, feed, onClose }: Props) {
           </button>
         </header>
         <Runs runs={state.runs} />
-        <Readers readers={state.readers} own={line.reader} live={state.phase === "live"} />
-        <Log rows={state.rows} cursor={line.cursor} />
+        <Readers readers={state.readers} live={state.phase === "live"} />
+        <Log rows={state.rows} cursor={line.cursor} ended={line.connection === "idle" ? line.ended : null} />
       </aside>
     </>
   );
@@ -75,7 +76,7 @@ function Runs({ runs }: { runs: RunInfo[] }) {
   );
 }
 
-function Readers({ readers, own, live }: { readers: FeedReader[]; own: string | null; live: boolean }) {
+function Readers({ readers, live }: { readers: FeedReader[]; live: boolean }) {
   return (
     <section className="facts" data-testid="readers" aria-label="Readers">
       <h3>
@@ -87,10 +88,10 @@ function Readers({ readers, own, live }: { readers: FeedReader[]; own: string | 
         <ul>
           {readers.map((reader) => (
             <li key={reader.id} data-reader={reader.id} data-wire={reader.wire}>
-              <span>{reader.device || "device"}</span>
+              <span className="device">{reader.device || "unnamed device"}</span>
               <span className="wire">{reader.wire}</span>
-              <code>{reader.cursor || "from the start"}</code>
-              {reader.id === own && <span className="you">this tab</span>}
+              <code>{reader.cursor || "no cursor yet"}</code>
+              {reader.device === device && <span className="you">this tab</span>}
             </li>
           ))}
         </ul>

@@ -25,6 +25,12 @@ const isLocal = (url: string) => {
 /** Links from a reply open http and mail addresses only. */
 const safeHref = (url: string) => (/^(https?:|mailto:)/i.test(url) || isLocal(url) ? url : undefined);
 
+/** JSON on one line while it is short. */
+function small(value: unknown): string {
+  const line = JSON.stringify(value) ?? "";
+  return line.length <= 80 ? line : JSON.stringify(value, null, 2);
+}
+
 function FileView({
   url,
   mediaType,
@@ -63,7 +69,7 @@ export function Part({ part, isUser, live }: Props) {
     return (
       <figure className="data">
         <figcaption>{part.type.slice("data-".length)}</figcaption>
-        <pre>{JSON.stringify("data" in part ? part.data : null, null, 1)}</pre>
+        <pre>{small("data" in part ? part.data : null)}</pre>
       </figure>
     );
   }

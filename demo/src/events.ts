@@ -127,7 +127,9 @@ export function summaryOf(event: FeedEvent): string {
     case "stop-requested":
       return `${text(event.reason)} by ${text(event.by) || "someone"}`;
     case "run-ended":
-      return [text(event.status), text(event.error) || text(event.reason)].filter(Boolean).join(": ");
+      return [...new Set([text(event.status), text(event.error) || text(event.reason)])]
+        .filter(Boolean)
+        .join(": ");
     default:
       return "";
   }

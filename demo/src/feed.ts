@@ -2,6 +2,7 @@
  * The live log of one session: a plain `EventSource` on `/api/sessions/{id}/events`, which resumes by itself. It is
  * opened again, after the last cursor, when the page comes back from the background or from (simulated) offline.
  */
+import { device } from "./device";
 import {
   applyToRuns,
   type FeedEvent,
@@ -102,8 +103,9 @@ export class SessionFeed {
   private connect(): void {
     if (!this.wanted || this.source !== null || offline.get() || document.hidden) return;
     clearTimeout(this.retry);
-    const query = this.cursor === null ? "" : `?after=${encodeURIComponent(this.cursor)}`;
-    const source = new EventSource(`/api/sessions/${encodeURIComponent(this.chatId)}/events${query}`);
+    const query = new URLSearchParams({ device });
+    if (this.cursor !== null) query.set("after", this.cursor);
+    const source = new EventSource(`/api/sessions/${encodeURIComponent(this.chatId)}/events?${query}`);
     this.source = source;
     this.phase("connecting");
     source.onopen = () => {

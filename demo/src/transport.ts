@@ -1,5 +1,6 @@
 /** The one transport of this page, and what it is doing for each chat. */
 import { strandlineTransport } from "strandline/ai-sdk";
+import { device } from "./device";
 import { switchedFetch, tap } from "./offline";
 import { createStore, type Store } from "./store";
 
@@ -17,12 +18,12 @@ export interface Line {
   resumed: number;
   /** Cursor of the last frame that this tab received. */
   cursor: string | null;
-  /** This tab's reader, when the server says which one it is. */
-  reader: string | null;
+  /** The run whose end this tab has seen last. */
+  ended: string | null;
   mark: Mark | null;
 }
 
-const fresh: Line = { connection: "idle", resumed: 0, cursor: null, reader: null, mark: null };
+const fresh: Line = { connection: "idle", resumed: 0, cursor: null, ended: null, mark: null };
 const lines = new Map<string, Store<Line>>();
 
 /** The state of one chat's connection. The count of resumes outlives a reload: it is what a reload is about. */
@@ -46,12 +47,17 @@ export function countResume(chatId: string): void {
   update(chatId, { resumed });
 }
 
+const TERMINAL = new Set(["finish", "abort", "error"]);
+
 export const transport = strandlineTransport({
   api: "/api/chat",
   fetch: switchedFetch,
+  headers: { "Strandline-Device": device },
   ai: 7,
-  onStatus(chatId, status) {
-    update(chatId, { connection: status === "ended" ? "idle" : status });
+  onStatus(chatId, status, { run, reason = "" }) {
+    if (status !== "ended") return update(chatId, { connection: status });
+    const sawItsEnd = run !== undefined && TERMINAL.has(reason);
+    update(chatId, { connection: "idle", ...(sawItsEnd ? { ended: run } : {}) });
   },
 });
 
@@ -88,8 +94,6 @@ tap({
     if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) return;
     owners.set(request, chatId);
     const after = request.headers.get("Last-Event-ID");
-    const reader = response.headers.get("Strandline-Reader");
-    update(chatId, { reader });
     if (request.method === "POST") return;
     const wasReloaded = reload.delete(chatId);
     if (after !== null || wasReloaded) countResume(chatId);

@@ -11,11 +11,12 @@ interface StickyScroll {
 const NEAR = 48;
 
 /** Stays at the end while content grows, until the reader scrolls away; comes back when the reader does. */
-export function useStickyScroll(content: unknown): StickyScroll {
+export function useStickyScroll(content: readonly unknown[]): StickyScroll {
   const ref = useRef<HTMLDivElement>(null);
   const inner = useRef<HTMLDivElement>(null);
   const following = useRef(true);
   const [atEnd, setAtEnd] = useState(true);
+  const isEmpty = content.length === 0;
 
   const toEnd = useCallback(() => {
     following.current = true;
@@ -28,14 +29,14 @@ export function useStickyScroll(content: unknown): StickyScroll {
     const box = ref.current;
     if (!box) return;
     const near = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR;
-    following.current = near;
-    setAtEnd(near);
-  }, []);
+    following.current = near || isEmpty;
+    setAtEnd(near || isEmpty);
+  }, [isEmpty]);
 
   const follow = useCallback(() => {
     const box = ref.current;
-    if (following.current && box) box.scrollTop = box.scrollHeight;
-  }, []);
+    if (following.current && box && !isEmpty) box.scrollTop = box.scrollHeight;
+  }, [isEmpty]);
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: the content is what makes the box grow
   useLayoutEffect(follow, [content, follow]);
