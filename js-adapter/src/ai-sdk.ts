@@ -18,10 +18,18 @@ import {
   VERSION,
 } from "./protocol.js";
 import { createRunStream, type RunStream } from "./run-stream.js";
-import { reportWait, type StatusDetail, type StreamStatus } from "./status.js";
+import { type OnStatus, reportWait, type StatusDetail, type StreamStatus } from "./status.js";
 
 export type { RetryOptions } from "./backoff.js";
-export * from "./errors.js";
+export {
+  StrandlineError,
+  type StrandlineErrorCode,
+  StrandlineGaveUpError,
+  StrandlineGoneError,
+  StrandlineHttpError,
+  StrandlineProtocolError,
+  StrandlineResyncError,
+} from "./errors.js";
 export type { StatusDetail, StreamStatus } from "./status.js";
 
 type Resolvable<T> = T | (() => T | Promise<T>);
@@ -139,6 +147,7 @@ interface Turn {
   messageId?: string | undefined;
   post?: Post;
   isOpen: boolean;
+  tell: OnStatus;
 }
 
 const DEFAULT_RETRY: RetryOptions = { minDelayMs: 250, maxDelayMs: 10_000, giveUpAfterMs: 120_000 };
@@ -164,7 +173,7 @@ export function strandlineTransport(
       const { chatId, trigger, messageId, abortSignal } = call;
       const key = createKey(clock);
       const messages = messageToSend(call);
-      const turn = begin(chatId, call, abortSignal);
+      const turn = begin(chatId, call, abortSignal, messages[0]?.role === "assistant");
       turn.key = key;
       if (trigger === "submit-message" && messageId === undefined) turn.messageId = messages[0]?.id;
 
@@ -180,11 +189,8 @@ export function strandlineTransport(
         clock,
         retry,
         stallAfterMs,
-        onAttempt: () => report(chatId, "connecting", {}),
-        onWait: reportWait(
-          (status, detail) => report(chatId, status, detail),
-          () => undefined,
-        ),
+        onAttempt: () => turn.tell("connecting", {}),
+        onWait: reportWait(turn.tell, () => undefined),
         async send() {
           const { body, headers } = await prepared;
           const fields = { "Content-Type": "application/json", [KEY_HEADER]: key };
@@ -249,27 +255,34 @@ export function strandlineTransport(
   };
   return transport;
 
-  function begin(chatId: string, call: CallOptions, abortSignal: AbortSignal | undefined): Turn {
+  function begin(
+    chatId: string,
+    call: CallOptions,
+    abortSignal: AbortSignal | undefined,
+    isContinuation = false,
+  ): Turn {
     if (chatId === "." || chatId === "..") throw new StrandlineProtocolError(`"${chatId}" cannot be an id.`);
     if (abortSignal?.aborted) throw abortError();
+    const tell: OnStatus = (status, detail) => {
+      // A chat has one status: that of what it asked for last, and nothing after its end.
+      if (turn.isOpen && turns.get(chatId) === turn) report(chatId, status, detail);
+    };
     const stream = createRunStream({
       clock,
       retry,
       stallAfterMs,
+      isContinuation,
       onStatus(status, detail) {
-        if (status === "ended") end(detail.reason);
-        report(chatId, status, detail);
+        tell(status, detail);
+        if (status === "ended") end(detail.reason ?? "");
       },
-      request: (cursor, run, signal) =>
-        request(
-          streamUrl(api, chatId, run),
-          { signal, cache: "no-store" },
-          call.headers,
-          cursor && { [CURSOR_HEADER]: cursor },
-        ),
+      request(cursor, run, signal) {
+        const position = cursor === undefined ? undefined : { [CURSOR_HEADER]: cursor };
+        return request(streamUrl(api, chatId, run), { signal, cache: "no-store" }, call.headers, position);
+      },
     });
-    const turn: Turn = { stream, isOpen: true };
-    const end = (reason = "") => {
+    const turn: Turn = { stream, isOpen: true, tell };
+    const end = (reason: string) => {
       turn.isOpen = false;
       streams.delete(stream);
       abortSignal?.removeEventListener("abort", stream.detach);
@@ -289,11 +302,12 @@ export function strandlineTransport(
   async function request(
     url: string,
     init: RequestInit,
-    ...fields: (HeaderFields | "" | undefined)[]
+    ...fields: (HeaderFields | undefined)[]
   ): Promise<Response> {
     const headers = new Headers(await resolve(options.headers));
-    for (const more of fields)
-      new Headers(more || undefined).forEach((value, name) => void headers.set(name, value));
+    for (const more of fields) {
+      for (const [name, value] of new Headers(more)) headers.set(name, value);
+    }
     headers.set(CLIENT_HEADER, client);
     const credentials = options.credentials && { credentials: options.credentials };
     return (options.fetch ?? globalThis.fetch)(url, { ...init, ...credentials, headers });

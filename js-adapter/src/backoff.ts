@@ -99,7 +99,6 @@ export function createBackoff(
 
   return {
     async pause({ cause, retryAfterMs }) {
-      if (signal.aborted) throw abortError();
       count();
       if (attempt === 0) spent = 0;
       giveUp(cause);

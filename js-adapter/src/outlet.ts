@@ -45,14 +45,15 @@ export function createOutlet<T>(onCancel: () => void): Outlet<T> {
       if (!wanted) return;
       wanted = false;
       controller.enqueue(waiting[next++] as T);
-      // The next read comes for the next chunk, or for the error.
-      if (next < waiting.length || ending?.error !== undefined) return;
     }
+    if (next < waiting.length) return;
     waiting = [];
     next = 0;
     caughtUp?.();
     if (ending === undefined) return;
     const { error } = ending;
+    // The last chunk went to a read that was given up, and is still in the stream: the next read comes for it.
+    if (error !== undefined && controller.desiredSize !== 0) return;
     settle(() => (error === undefined ? controller.close() : controller.error(error)));
   };
 

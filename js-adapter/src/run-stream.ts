@@ -30,6 +30,8 @@ export interface StreamOptions {
   retry: RetryOptions;
   stallAfterMs: number;
   onStatus: OnStatus;
+  /** What is posted goes on writing a message that the chat has, so a replay of the whole would double its parts. */
+  isContinuation?: boolean;
   /** Sends the GET. Rejects when there was no answer, or with a StrandlineError when asking again is no use. */
   request(cursor: string | undefined, run: string | undefined, signal: AbortSignal): Promise<Response>;
 }
@@ -57,8 +59,14 @@ interface Opened {
   connection: Connection;
 }
 
-/** How the reading of one response ended: with the stream, or with a drop. */
-type Verdict = { ended: string; error?: unknown } | { dropped: string; cause?: unknown };
+/** How a stream ends. */
+interface End {
+  reason: string;
+  error?: unknown;
+}
+
+/** How the reading of one response ends: with the stream, or with a drop. */
+type Verdict = End | { dropped: string; cause?: unknown };
 
 export function createRunStream(options: StreamOptions): RunStream {
   const { clock, stallAfterMs, onStatus } = options;
@@ -109,6 +117,7 @@ export function createRunStream(options: StreamOptions): RunStream {
       );
       await begin(async () => {
         const response = await Promise.race([answer, detached]);
+        if (life.signal.aborted) throw abortError();
         if (!isEventStream(response)) throw notAStream(response);
         return { response, connection: open() };
       });
@@ -149,7 +158,7 @@ export function createRunStream(options: StreamOptions): RunStream {
   }
 
   async function follow(first: Opened): Promise<void> {
-    let end: { reason: string; error?: unknown };
+    let end: End;
     try {
       end = await readToTheEnd(first);
     } catch (error) {
@@ -159,13 +168,14 @@ export function createRunStream(options: StreamOptions): RunStream {
     outlet.end(end.error);
   }
 
-  async function readToTheEnd(first: Opened): Promise<{ reason: string; error?: unknown }> {
+  async function readToTheEnd(first: Opened): Promise<End> {
     let opened: Opened | undefined = first;
     while (opened !== undefined) {
       const verdict = await read(opened);
-      if ("ended" in verdict) return { reason: verdict.ended, error: verdict.error };
+      if ("reason" in verdict) return verdict;
       // The page is back and the old connection is as good as dead: nothing is gained by waiting.
       if (verdict.dropped !== "stale") await backoff.pause({ cause: verdict.cause ?? verdict.dropped });
+      if (cursor === undefined && options.isContinuation) return resync();
       opened = await connect();
     }
     // 204. A resumed reply of which nothing was shown has ended meanwhile, and is in the history.
@@ -213,7 +223,7 @@ export function createRunStream(options: StreamOptions): RunStream {
     let verdict: Verdict | undefined;
     const take = createIntake();
     const decode = createFrameDecoder((frame) => {
-      if (connection.over === undefined) verdict ??= take(frame);
+      verdict ??= take(frame);
     });
     try {
       while (verdict === undefined) {
@@ -250,7 +260,7 @@ export function createRunStream(options: StreamOptions): RunStream {
         // `[DONE]` where nothing was ever logged, as a steered request is answered. Else it would follow a terminal.
         if (!held?.length) return { dropped: "closed" };
         outlet.push(held);
-        return { ended: "finish" };
+        return { reason: "finish" };
       }
       if (chunk.type === "error" && id === undefined) {
         return chunk.code === RESYNC && delivered ? resync() : { dropped: String(chunk.code ?? "error") };
@@ -269,13 +279,13 @@ export function createRunStream(options: StreamOptions): RunStream {
       if (!isTerminal) return undefined;
       // Chats ignore the chunk and heed the error: `isAbort`, status `ready`, on every device (ai@5-7, `chat.ts`).
       if (chunk.type === "abort")
-        return { ended: "abort", error: abortError(String(chunk.reason ?? "Stopped.")) };
-      return { ended: chunk.type };
+        return { reason: "abort", error: abortError(String(chunk.reason ?? "Stopped.")) };
+      return { reason: chunk.type };
     };
   }
 }
 
-const resync = (): Verdict => ({ ended: RESYNC, error: new StrandlineResyncError() });
+const resync = (): End => ({ reason: RESYNC, error: new StrandlineResyncError() });
 
 // A GET costs nothing to repeat, so a bare 429 is waited for as well.
 const isPassing = (response: Response): boolean => isTransient(response) || response.status === 429;

@@ -33,6 +33,7 @@ describe.each(COMBINATIONS)("$name", ({ major, kind, name }) => {
         const client = begin("reload");
         const sent = client.chat.sendMessage({ text: "count to 40 every 5 ms" });
         sent.catch(() => {});
+        await server.knows(client.id);
         // Each third trial is about the last moments of the reply and the first after it.
         if (number % 3 === 2) await client.shows(counted(36 + Math.floor(chance() * 5)).length);
         await pause(chance() * (number % 3 === 2 ? 40 : 260));
@@ -59,7 +60,8 @@ describe.each(COMBINATIONS)("$name", ({ major, kind, name }) => {
         const early = page.assistants.length === 0;
         await server.settled(client.id);
         await page.chat.resumeStream();
-        expect(page.finishes.length).toBe(early ? 1 : 0);
+        expect(page.finishes.length).toBe(early || major === 5 ? 1 : 0);
+        if (early) expect(page.state.statuses).toContain("streaming");
         await isWhole(page, counted(20));
       }),
     );
@@ -69,7 +71,8 @@ describe.each(COMBINATIONS)("$name", ({ major, kind, name }) => {
     const client = begin("after");
     await client.chat.sendMessage({ text: "count to 10 every 1 ms" });
     const reloaded = await client.reload();
-    expect(reloaded.finishes).toEqual([]);
+    // ai@5 calls `onFinish` also when there was nothing to resume.
+    expect(reloaded.finishes.length).toBe(major === 5 ? 1 : 0);
     await isWhole(reloaded, counted(10));
     expect((await server.resume(client.id)).status).toBe(204);
   });

@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { afterEach } from "vitest";
 import { eventually, within } from "./support.js";
 
 const HERE = fileURLToPath(new URL(".", import.meta.url));
@@ -54,6 +55,15 @@ process.once("exit", () => {
   for (const child of children) child.kill("SIGKILL");
 });
 
+// What the servers had to say is told with the test that failed.
+const servers = new Set<PythonServer>();
+afterEach(({ task }) => {
+  for (const server of servers) {
+    const said = server.heard();
+    if (task.result?.state === "fail" && said !== "") console.error(`the server at ${server.url}:\n${said}`);
+  }
+});
+
 /** A port that was free just now. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
@@ -68,8 +78,7 @@ export async function freePort(): Promise<number> {
 /** Any of this project's Python programs that serve HTTP on a port. */
 export class PythonServer {
   readonly url: string;
-  /** Everything it has printed, for when a test fails. */
-  output = "";
+  private output = "";
   private child: ChildProcess | undefined;
 
   constructor(
@@ -79,6 +88,14 @@ export class PythonServer {
     private readonly health = "/api/health",
   ) {
     this.url = `http://127.0.0.1:${port}`;
+    servers.add(this);
+  }
+
+  /** What it has printed since this was last asked. */
+  heard(): string {
+    const { output } = this;
+    this.output = "";
+    return output;
   }
 
   async start(): Promise<void> {
@@ -93,7 +110,7 @@ export class PythonServer {
     child.once("exit", () => children.delete(child));
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
-        this.output = (this.output + text).slice(-200_000);
+        this.output = (this.output + text).slice(-20_000);
       });
     }
     try {
@@ -109,7 +126,7 @@ export class PythonServer {
       if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
     } catch (error) {
       await this.end("SIGKILL");
-      throw new Error(`the server did not start:\n${this.output}`, { cause: error });
+      throw new Error(`the server did not start:\n${this.heard()}`, { cause: error });
     }
   }
 
@@ -178,9 +195,21 @@ export class TestServer extends PythonServer {
     return how;
   }
 
+  async allCalls(): Promise<Record<string, Calls>> {
+    return ((await this.json("/test/calls")) as { sessions: Record<string, Calls> }).sessions;
+  }
+
   async calls(session: string): Promise<Calls> {
-    const answer = (await this.json("/test/calls")) as { sessions: Record<string, Calls> };
-    return answer.sessions[session] ?? { called: 0, left: 0, closed: [] };
+    return (await this.allCalls())[session] ?? { called: 0, left: 0, closed: [] };
+  }
+
+  /** Resolves when the session exists: its first message has arrived. */
+  async knows(session: string): Promise<void> {
+    await eventually(`the server knows ${session}`, async () => {
+      const response = await fetch(`${this.url}/api/sessions/${encodeURIComponent(session)}`);
+      await response.body?.cancel();
+      return response.ok;
+    });
   }
 
   history(session: string): Promise<History> {

@@ -57,7 +57,13 @@ describe.each(MAJORS)("a chat of ai@%i", (major) => {
   test("has nothing to do after a reload when nothing is active", async () => {
     const { chat, finishes, errors } = connect();
     await chat.resumeStream();
-    expect([chat.status, finishes, errors, chat.messages]).toEqual(["ready", [], [], []]);
+    // ai@5 calls onFinish all the same, over any transport.
+    expect([chat.status, finishes, errors, chat.messages]).toEqual([
+      "ready",
+      major === 5 ? [clean] : [],
+      [],
+      [],
+    ]);
   });
 
   test("reports a stop from anywhere as an abort, with every word before it", async () => {

@@ -7,7 +7,7 @@ import {
 } from "strandline";
 import { describe, expect, test } from "vitest";
 import { cursorOf, frame, reply, type WireChunk } from "./fake-server.js";
-import { createGate, createWorld, read, settle, submit, until } from "./support.js";
+import { createGate, createWorld, type Reading, read, settle, submit, until } from "./support.js";
 
 const world = createWorld();
 
@@ -255,21 +255,46 @@ describe("what cannot be continued", () => {
     expect(error).toBeInstanceOf(StrandlineResyncError);
   });
 
-  test("includes a run that the server does not know any more", async () => {
-    world.server.fault("POST", { cutAfter: half });
-    const transport = world.transport();
-    const stream = await transport.sendMessages(submit());
-    world.server.runs.length = 0;
-    const { chunks, error } = await read(stream).end;
-    expect(chunks.length).toBe(4);
-    expect(error).toBeInstanceOf(StrandlineGoneError);
-    expect(world.statuses.at(-1)).toBe("ended:gone");
-  });
+  test.each(["after its first words", "before them", "after a resume"])(
+    "includes a run that the server does not know any more, %s",
+    async (when) => {
+      const cutAfter = when === "before them" ? 30 : half;
+      world.server.fault("POST", { cutAfter });
+      const transport = world.transport();
+      let reading: Reading;
+      if (when === "after a resume") {
+        world.server.begin("c1", ...reply("a1").slice(0, 4));
+        reading = await join("c1", transport);
+        await until(() => reading.chunks.length === 4);
+        world.server.runs.length = 0;
+        transport.drop("c1");
+      } else {
+        const stream = await transport.sendMessages(submit());
+        world.server.runs.length = 0;
+        reading = read(stream);
+      }
+      const { chunks, error } = await reading.end;
+      expect(chunks.length).toBe(when === "before them" ? 0 : 4);
+      expect(error).toBeInstanceOf(StrandlineGoneError);
+      expect(world.statuses.at(-1)).toBe("ended:gone");
+    },
+  );
 
   test.each([401, 403, 404])("includes a %i", async (status) => {
     world.server.fault("GET", { status, code: "no" });
     expect((await cutInTheMiddle()).error).toBeInstanceOf(StrandlineHttpError);
     expect(world.server.count("GET")).toBe(1);
+  });
+
+  test("includes a continuation of which nothing has come: the whole message would be added to itself", async () => {
+    const messages = [{ id: "a0", role: "assistant" }];
+    world.server.fault("POST", { cutAfter: 30 }, { cutAfter: half });
+    const transport = world.transport();
+    const call = { ...submit(), messageId: "a0", messages };
+    expect((await read(await transport.sendMessages(call)).end).error).toBeInstanceOf(StrandlineResyncError);
+    expect(world.server.count("GET")).toBe(0);
+    const { chunks, error } = await read(await transport.sendMessages(call)).end;
+    expect([chunks, error]).toEqual([reply("a2"), undefined]);
   });
 
   test("includes a frame that is not JSON", async () => {

@@ -1,6 +1,6 @@
 /** A message is sent once, in effect: repeated until it is answered, and never after that. */
 import { StrandlineGaveUpError, StrandlineHttpError, StrandlineProtocolError, VERSION } from "strandline";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { reply } from "./fake-server.js";
 import { createGate, createWorld, read, settle, submit, until, user } from "./support.js";
 
@@ -75,6 +75,13 @@ describe("the request", () => {
     expect(post?.headers["x-prepared"]).toBe("yes");
   });
 
+  test("has a key of its own on a page without `crypto.randomUUID`, too", async () => {
+    vi.stubGlobal("crypto", {});
+    const transport = world.transport({ clock: { ...world.eager, random: Math.random } });
+    await read(await transport.sendMessages(submit())).end;
+    expect(world.server.of("POST")[0]?.headers["idempotency-key"]).toMatch(/^[\x21-\x7e]{16,200}$/);
+  });
+
   test("is refused before it is sent when it cannot be made, or the id could be a path", async () => {
     const oops = new Error("no body today");
     const transport = world.transport({ body: () => Promise.reject(oops) });
@@ -143,15 +150,19 @@ describe("a message without answer", () => {
   test("is sent again when nothing comes back, and whichever is answered first counts", async () => {
     const { gate, release } = createGate();
     world.server.fault("POST", { gate });
+    world.server.script = (run) => reply(run.messageId).slice(0, 4);
     const sending = world.transport({ clock: world.clock }).sendMessages(submit());
     await until(() => world.server.count("POST") === 1);
     world.clock.advance(45_000);
     await until(() => world.clock.pending.length > 0);
     world.clock.advance(250);
-    const { chunks } = await read(await sending).end;
-    expect(chunks).toEqual(reply("a1"));
+    const reading = read(await sending);
+    await until(() => reading.chunks.length === 4);
     release();
-    await until(() => world.server.open.size === 0);
+    await until(() => world.server.run.readers.size === 2);
+    await until(() => world.server.open.size === 1);
+    world.server.run.append(...reply("a1").slice(4));
+    expect((await reading.end).chunks).toEqual(reply("a1"));
     expect([world.server.runs.length, world.server.count("POST")]).toEqual([1, 2]);
   });
 
@@ -238,6 +249,7 @@ describe("an abort while the message is under way", () => {
     release();
     await until(() => world.server.runs.length === 1);
     expect(world.server.count("POST")).toBe(2);
+    expect(world.statuses).toEqual(["connecting", "ended:detached"]);
   });
 
   test("by closing the transport ends the repetitions", async () => {

@@ -46,6 +46,20 @@ describe("stop", () => {
     transport.close();
     await reading.end;
     expect(await transport.stop("c1")).toMatchObject({ run: "run1", stopped: true });
+    expect(world.server.of("STOP")[0]?.body).toEqual({ run: "run1" });
+  });
+
+  test("outlives the page that asks for it", async () => {
+    const kept: (boolean | undefined)[] = [];
+    const transport = world.transport({
+      fetch: (url, init) => {
+        kept.push(init?.keepalive);
+        return fetch(url, init);
+      },
+    });
+    await read(await transport.sendMessages(submit())).end;
+    await transport.stop("c1");
+    expect(kept).toEqual([undefined, true]);
   });
 
   test("means whatever is active when nothing is shown", async () => {
@@ -96,6 +110,17 @@ describe("stop", () => {
     await patient.stop("c1");
     expect((await reading.end).error).toMatchObject({ name: "AbortError" });
   });
+});
+
+test("the status of a chat is that of what it asked for last", async () => {
+  const { transport, reading } = await talking();
+  world.server.script = (run) => reply(run.messageId);
+  const { chunks } = await read(await transport.sendMessages(submit("c1", "u2"))).end;
+  expect(chunks).toEqual(reply("a2"));
+  const seen = world.statuses.length;
+  world.server.runs[0]?.append({ type: "abort", reason: "interrupted" });
+  expect((await reading.end).error).toMatchObject({ name: "AbortError" });
+  expect(world.statuses.slice(seen)).toEqual([]);
 });
 
 describe("stop before the message has been answered", () => {

@@ -21,6 +21,22 @@ async function talking(options: StrandlineTransportOptions = {}) {
 
 const finish = () => world.server.run.append(...reply("a1").slice(4));
 
+/** A `fetch` into whose answers a test can put the server's comments. */
+function withHeartbeat() {
+  let beat = () => {};
+  const beating: typeof fetch = async (...args) => {
+    const response = await fetch(...args);
+    if (response.body === null || !response.ok) return response;
+    const beats = new TransformStream<Uint8Array, Uint8Array>({
+      start(controller) {
+        beat = () => controller.enqueue(new TextEncoder().encode(": hb\n"));
+      },
+    });
+    return new Response(response.body.pipeThrough(beats), response);
+  };
+  return { fetch: beating, beat: () => beat() };
+}
+
 describe("a silent connection", () => {
   test("is cut after `stallAfterMs`, and the reply goes on", async () => {
     const { reading } = await talking();
@@ -36,18 +52,8 @@ describe("a silent connection", () => {
   });
 
   test("is not one whose server sends comments", async () => {
-    let beat = () => {};
-    const { reading } = await talking({
-      fetch: async (...args) => {
-        const response = await fetch(...args);
-        const beats = new TransformStream<Uint8Array, Uint8Array>({
-          start(controller) {
-            beat = () => controller.enqueue(new TextEncoder().encode(": hb\n"));
-          },
-        });
-        return new Response(response.body?.pipeThrough(beats), response);
-      },
-    });
+    const { beat, fetch } = withHeartbeat();
+    const { reading } = await talking({ fetch });
     for (let i = 0; i < 20; i++) {
       world.clock.advance(15_000);
       beat();
@@ -128,6 +134,28 @@ describe("the wait between attempts", () => {
       world.server.run.append({ type: "text-delta", id: "t1", delta: `${i}` });
       await until(() => reading.chunks.length === 5 + i);
     }
+  });
+
+  test("begins anew when an answer has lasted, though it brought only comments", async () => {
+    const { beat, fetch } = withHeartbeat();
+    const { transport } = await talking({ fetch });
+    world.server.fault("GET", down);
+    transport.drop("c1");
+    for (const expected of [250, 500]) {
+      await until(() => last().startsWith("waiting"));
+      expect(Math.min(...world.clock.pending)).toBe(expected);
+      world.statuses.push("looking");
+      world.clock.advance(expected);
+    }
+    await until(() => last() === "live");
+    for (let i = 0; i < 2; i++) {
+      world.clock.advance(15_000);
+      beat();
+      await settle();
+    }
+    transport.drop("c1");
+    await until(() => last() === "waiting:dropped");
+    expect(Math.min(...world.clock.pending)).toBe(250);
   });
 
   test("does not begin anew for an answer that brings nothing", async () => {
@@ -259,6 +287,10 @@ describe("the page", () => {
     page.online(false);
     transport.drop("c1");
     await until(() => last() === "offline:dropped");
+    page.online(false);
+    page.visible(false);
+    await settle();
+    expect(world.server.count("GET")).toBe(0);
   });
 
   test("is listened to only while a stream is open", async () => {

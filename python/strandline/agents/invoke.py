@@ -7,12 +7,17 @@ Async functions and generators run on the event loop, plain ones in a thread. Wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import inspect
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from strandline.agents.run import Run
+from strandline.agents.run import Run, aclose
+from strandline.core.chunks import has_lone_surrogate
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver
 from strandline.runtime.ending import Ending
@@ -31,18 +36,20 @@ class PublicError(Exception):
 async def call(agent: Agent, run: Run) -> Ending:
     """Run the agent to its end."""
     try:
-        if inspect.iscoroutinefunction(agent) or inspect.isasyncgenfunction(agent):
+        code = agent if inspect.isroutine(agent) or isinstance(agent, partial) else type(agent).__call__
+        if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
             await _consume(run, agent(run))
-        elif inspect.isgeneratorfunction(agent):
+        elif inspect.isgeneratorfunction(code):
             await _consume_thread(run, agent(run))
         else:
-            await _consume(run, await asyncio.to_thread(agent, run))
+            await _consume(run, await _in_thread(agent, run))
         return await run.close()
     except RunOver:
         return Ending(Status.STOPPED, "over")
     except PublicError as exc:
         logger.info("run %s failed: %s", run.id, exc, extra={"action": "run-failed", "run": run.id})
-        return _failed("agent-error", str(exc) or PUBLIC_ERROR, run)
+        text = str(exc)
+        return _failed("agent-error", PUBLIC_ERROR if has_lone_surrogate(text) else text or PUBLIC_ERROR, run)
     except ChunkRefused as exc:
         logger.exception("run %s added something that clients cannot read", run.id, extra=_extra(run))
         return _failed(exc.code, PUBLIC_ERROR, run)
@@ -52,6 +59,7 @@ async def call(agent: Agent, run: Run) -> Ending:
 
 
 def _failed(reason: str, error: str, run: Run) -> Ending:
+    run.give_up()
     return Ending(Status.FAILED, reason, error, usage=run.used, after_pending=True)
 
 
@@ -86,9 +94,7 @@ async def _consume(run: Run, produced: Any) -> None:
                 await emit(run, item)
         finally:
             # The provider's stream is closed at once when the run was stopped, not whenever it is collected.
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
+            await aclose(iterator)
     elif isinstance(produced, Iterator):
         await _consume_thread(run, produced)
     else:
@@ -109,4 +115,34 @@ async def _consume_thread(run: Run, iterator: Iterator[Any]) -> None:
             if close is not None:
                 close()
 
-    await asyncio.to_thread(pump)
+    await _in_thread(pump)
+
+
+async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+    """Call ``function`` in a thread of its own: agents are few and slow, and must not wait for one another. A thread
+    that does not end keeps nobody: neither the run, whose end is recorded, nor the exit of the process."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(result: Any, exc: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if exc is not None:
+            outcome.set_exception(exc)
+        else:
+            outcome.set_result(result)
+
+    def work() -> None:
+        result, failure = None, None
+        try:
+            result = context.run(function, *args)
+        except StopIteration as exc:
+            failure = RuntimeError(f"the agent raised {exc!r}")  # which no future can hold
+        except BaseException as exc:
+            failure = exc  # type: ignore[assignment]
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
+            loop.call_soon_threadsafe(settle, result, failure)
+
+    threading.Thread(target=work, name=f"strandline-agent-{id(outcome):x}", daemon=True).start()
+    return await outcome

@@ -14,9 +14,10 @@ from typing import Any
 import orjson
 
 from strandline.agents.prompt import prompt
-from strandline.core.chunks import ChunkInvalid, check
+from strandline.core.chunks import FINISH_REASONS, ChunkInvalid, check, complaint, has_lone_surrogate
 from strandline.core.events import Chunk
 from strandline.core.message import FoldError
+from strandline.core.portable import portable
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver
@@ -61,6 +62,8 @@ class Run:
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._ending: Ending | None = None
+        self._closed = False
+        self._restarted: asyncio.Event | None = None
 
     # ------------------------------------------------------------------ what the agent is asked
 
@@ -119,15 +122,20 @@ class Run:
     ) -> str:
         """Show a tool call; returns its id. ``input``: a JSON value, or an async iterator of pieces of JSON text, which
         is streamed as it comes."""
-        await self._step()
+        await self._turn()
+        self._step()
         call = id or self._mint("call")
         extra = {"dynamic": True} if dynamic else {}
         await self.append({"type": "tool-input-start", "toolCallId": call, "toolName": name, **extra})
         if isinstance(input, AsyncIterable):
             text = ""
-            async for piece in input:
-                text += piece
-                await self.append({"type": "tool-input-delta", "toolCallId": call, "inputTextDelta": piece})
+            pieces = aiter(input)
+            try:
+                async for piece in pieces:
+                    text += piece
+                    await self.append({"type": "tool-input-delta", "toolCallId": call, "inputTextDelta": piece})
+            finally:
+                await aclose(pieces)
             try:
                 input = orjson.loads(text)
             except orjson.JSONDecodeError as exc:
@@ -174,52 +182,109 @@ class Run:
         await self.append({"type": "message-metadata", "messageMetadata": dict(value)})
 
     def usage(self, **counts: Any) -> None:
-        """Record what the run used (``input_tokens=…``); kept with the run and given to ``on_end``."""
+        """Record what the run used (``input_tokens=…``, JSON values); kept with the run and given to ``on_end``."""
+        wrong = complaint(counts)
+        if wrong is not None:
+            raise ChunkRefused(f"usage{wrong}")
         self._usage = {**(self._usage or {}), **counts}
 
     def finish(self, reason: str) -> None:
         """Set the finish reason: ``stop`` (default), ``length``, ``content-filter``, ``tool-calls`` or ``other``."""
+        if reason not in FINISH_REASONS:
+            raise ChunkRefused(f"The finish reason must be one of {', '.join(FINISH_REASONS)}, not {reason!r:.60}.")
         self._finish_reason = reason
 
     async def restart(self) -> None:
         """Throw away what the message says so far, by a logged event, and begin again (R15). Open AI SDK streams
         cannot show this; they end with ``resync`` and load the message anew."""
-        await self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}")
+        self._restarted = asyncio.Event()  # whatever other tasks of the agent add meanwhile comes after the reset
+        try:
+            await self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}")
+        finally:
+            self._restarted.set()
+            self._restarted = None
         self._fold = started(self._record.message_id)
         self._renamed.clear()
-        self._open = None
-        self._tools_answered = False
+        self._open = self._finish_reason = None
+        self._tools_answered = self._own_steps = False
 
     # ------------------------------------------------------------------ how it gets into the log
 
     async def append(self, chunk: Chunk) -> None:
         """Add one AI SDK ``UIMessageChunk`` (ai@7.0.173). ``start``, ``finish``, ``abort`` and ``error`` belong to the
         run: what they say is kept (metadata, finish reason, failure), the chunk itself is not passed on."""
-        if self._ending is not None:
-            raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
         try:
             check(chunk)
         except ChunkInvalid as exc:
             raise ChunkRefused(str(exc)) from exc
         kind = chunk["type"]
+        if self._ending is not None:
+            if kind in _TERMINAL or kind.endswith(("-end", "finish-step")):
+                return  # what producers send after an error to tidy up
+            raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
+        name = _DELTAS.get(kind)
+        if name is None:
+            # A copy: the agent may go on using its objects, and what was logged must stay as it was.
+            blob = _dump(chunk)
+            self._check_size(kind, len(blob))
+            await self._turn()
+            self._append(kind, orjson.loads(blob), len(blob))
+            return
+        for piece in _split(chunk[name], self._settings.delta_limit):
+            await self._turn()
+            self._append(kind, {**chunk, name: piece}, _size(piece))
+
+    async def _delta(self, family: str, delta: str) -> None:
+        if not isinstance(delta, str):
+            raise ChunkRefused(f"Text must be a str, not {type(delta).__name__}.")
+        if self._ending is not None:
+            raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
+        if has_lone_surrogate(delta):
+            raise ChunkRefused("The text has half of a surrogate pair: join split characters first.")
+        for piece in _split(delta, self._settings.delta_limit) if delta else ():
+            await self._turn()
+            if self._open is None or self._open[0] != family:
+                self._close_part()
+                self._step()
+                part = self._mint("t" if family == "text" else "r")
+                self._put({"type": f"{family}-start", "id": part})
+                self._open = (family, part)
+            self._put({"type": f"{family}-delta", "id": self._open[1], "delta": piece}, _size(piece))
+
+    async def _turn(self) -> None:
+        """Wait until something may be added. From here to the next await whatever is added stays together, also when
+        several tasks of the agent add to the run."""
+        self._since_pause += 1
+        if self._since_pause >= self._settings.yield_every:
+            # An agent that never really waits must not keep the event loop from everybody else.
+            self._since_pause = 0
+            await asyncio.sleep(0)
+        await self._live.pending.room(self._settings.pending_limit)
+        while self._restarted is not None:
+            await self._restarted.wait()
+
+    def _append(self, kind: str, chunk: Chunk, size: int) -> None:
         if kind == "start" or kind in _TERMINAL:
-            await self._absorb(kind, chunk)
+            self._absorb(kind, chunk, size)
             return
         if kind == "start-step":
             self._own_steps = True
         if self._open is not None and not self._continues(kind, chunk):
-            await self._close_part()
-        await self._add(self._unique(kind, chunk))
+            self._close_part()
+        self._put(self._unique(kind, chunk), size)
 
-    async def _absorb(self, kind: str, chunk: Chunk) -> None:
+    def _absorb(self, kind: str, chunk: Chunk, size: int) -> None:
         if chunk.get("messageMetadata") is not None:
-            await self._add({"type": "message-metadata", "messageMetadata": chunk["messageMetadata"]})
+            self._put({"type": "message-metadata", "messageMetadata": chunk["messageMetadata"]}, size)
         if kind == "finish" and "finishReason" in chunk:
             self._finish_reason = chunk["finishReason"]
         elif kind == "error":
-            self._ending = Ending(Status.FAILED, "agent-error", chunk["errorText"], after_pending=True)
+            self._ending = Ending(
+                Status.FAILED, "agent-error", chunk["errorText"], usage=self._usage, after_pending=True
+            )
         elif kind == "abort":
-            self._ending = Ending(Status.STOPPED, chunk.get("reason") or "agent-abort", after_pending=True)
+            reason = chunk.get("reason") or "agent-abort"
+            self._ending = Ending(Status.STOPPED, reason, usage=self._usage, after_pending=True)
 
     def _continues(self, kind: str, chunk: Chunk) -> bool:
         assert self._open is not None
@@ -239,75 +304,59 @@ class Run:
             return {**chunk, "id": self._renamed[(family, chunk["id"])]}
         return chunk
 
-    async def _add(self, chunk: Chunk) -> None:
-        limit = self._settings.delta_limit
-        name = _DELTAS.get(chunk["type"])
-        if name is not None and len(chunk[name]) > limit // 4 and len(chunk[name].encode()) > limit:
-            text = chunk[name]
-            for start in range(0, len(text), limit // 4):
-                await self._add({**chunk, name: text[start : start + limit // 4]})
-            return
-        size = len(chunk[name]) + 48 if name is not None else len(_dump(chunk))
-        if size > self._settings.chunk_limit:
-            raise ChunkRefused(
-                f"A {chunk['type']} chunk of {size} bytes is over the limit of {self._settings.chunk_limit}. "
-                "Store large content elsewhere and send its URL."
-            )
-        await self._live.pending.room(self._settings.pending_limit)
-        if self._live.over:
+    def _put(self, chunk: Chunk, size: int = 64) -> None:
+        """One checked chunk of about ``size`` bytes: into the message so far, and on its way to the store."""
+        if self._live.over or self._closed:
             raise RunOver(f"The run {self.id} has ended.")
+        fitting = portable(self._fold, chunk)
+        if fitting is None:
+            return
         try:
-            self._fold.push(chunk)
+            self._fold.push(fitting)
         except FoldError as exc:
             raise ChunkRefused(str(exc)) from exc
-        self._live.pending.add(chunk, size)
+        self._live.pending.add(fitting, size, self._settings.delta_limit)
         self._sessions.journal.mark(self._session)
-        self._since_pause += 1
-        if self._since_pause >= self._settings.yield_every:
-            # An agent that never really waits must not keep the event loop from everybody else.
-            self._since_pause = 0
-            await asyncio.sleep(0)
 
-    async def _delta(self, family: str, delta: str) -> None:
-        if not isinstance(delta, str):
-            raise ChunkRefused(f"Text must be a str, not {type(delta).__name__}.")
-        if not delta:
-            return
-        if self._open is None or self._open[0] != family:
-            await self._close_part()
-            await self._step()
-            part = self._mint("t" if family == "text" else "r")
-            await self._add({"type": f"{family}-start", "id": part})
-            self._open = (family, part)
-        await self._add({"type": f"{family}-delta", "id": self._open[1], "delta": delta})
+    def _check_size(self, kind: str, size: int) -> None:
+        if size > self._settings.chunk_limit:
+            raise ChunkRefused(
+                f"A {kind} chunk of {size} bytes is over the limit of {self._settings.chunk_limit}. "
+                "Store large content elsewhere and send its URL."
+            )
 
-    async def _close_part(self) -> None:
+    def _close_part(self) -> None:
         if self._open is not None:
             family, part = self._open
             self._open = None
-            await self._add({"type": f"{family}-end", "id": part})
+            self._put({"type": f"{family}-end", "id": part})
 
-    async def _step(self) -> None:
+    def _step(self) -> None:
         """Steps as ai's own servers mark them: one to begin with, a new one after tool results."""
         if self._own_steps:
             return
         if self._fold.step_open and not self._tools_answered:
             return
-        await self._close_part()
+        self._close_part()
         if self._fold.step_open:
-            await self._add({"type": "finish-step"})
+            self._put({"type": "finish-step"})
         self._tools_answered = False
-        await self._add({"type": "start-step"})
+        self._put({"type": "start-step"})
 
     async def close(self) -> Ending:
         """The agent has returned: end what it left open and say how the run ended."""
         if not self._live.over:
-            await self._close_part()
+            self._close_part()
+        self._closed = True
         if self._ending is not None:
             return self._ending
         return Ending(
             Status.COMPLETED, "completed", None, self._finish_reason or "stop", self._usage, after_pending=True
         )
+
+    def give_up(self) -> None:
+        """The agent has failed: nothing that it may have left running can add to the message any more."""
+        self._closed = True
 
     @property
     def used(self) -> dict[str, Any] | None:
@@ -315,11 +364,32 @@ class Run:
         return self._usage
 
     def _mint(self, prefix: str) -> str:
-        self._minted += 1
-        return f"{prefix}-{self._minted}"
+        while True:
+            self._minted += 1
+            minted = f"{prefix}-{self._minted}"
+            if minted not in self._fold.used_ids() and self._fold.tool(minted) is None:
+                return minted
 
 
 _DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
+
+
+def _split(text: str, limit: int) -> list[str]:
+    """Pieces of at most ``limit`` bytes."""
+    if len(text) <= limit // 4 or len(text.encode()) <= limit:
+        return [text]
+    return [text[start : start + limit // 4] for start in range(0, len(text), limit // 4)]
+
+
+def _size(delta: str) -> int:
+    return 48 + (len(delta) if delta.isascii() else len(delta.encode()))
+
+
+async def aclose(iterator: Any) -> None:
+    """Close an iterator at once, not whenever it is collected, if it can be closed."""
+    close = getattr(iterator, "aclose", None)
+    if close is not None:
+        await close()
 
 
 def _dump(chunk: Chunk) -> bytes:

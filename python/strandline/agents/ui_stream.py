@@ -7,37 +7,35 @@ SSE text or bytes, from an async or plain iterator. SSE may be cut anywhere.
 from __future__ import annotations
 
 import dataclasses
+from codecs import getincrementaldecoder
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
 
+from strandline.agents.run import aclose
 from strandline.errors import ChunkRefused
 
 
 async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the chunks of ``source``. Raises ChunkRefused for an item that is neither chunk nor SSE."""
     lines = _Lines()
+    iterator = aiter(source) if isinstance(source, AsyncIterable) else _in_turn(source)
     try:
-        async for item in _iterate(source):
+        async for item in iterator:
             if isinstance(item, str | bytes | bytearray):
-                for chunk in lines.feed(item if isinstance(item, str) else bytes(item).decode()):
+                for chunk in lines.feed(item):
                     yield chunk
             else:
                 yield _plain(item)
     finally:
-        close = getattr(source, "aclose", None)
-        if close is not None:
-            await close()
+        await aclose(iterator)
+        await aclose(source)
 
 
-async def _iterate(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Any]:
-    if isinstance(source, AsyncIterable):
-        async for item in source:
-            yield item
-    else:
-        for item in source:
-            yield item
+async def _in_turn(source: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in source:
+        yield item
 
 
 def _plain(item: Any) -> Mapping[str, Any]:
@@ -61,8 +59,10 @@ class _Lines:
 
     def __init__(self) -> None:
         self._rest = ""
+        self._decoder = getincrementaldecoder("utf-8")()
 
-    def feed(self, text: str) -> Iterable[Mapping[str, Any]]:
+    def feed(self, piece: str | bytes | bytearray) -> Iterable[Mapping[str, Any]]:
+        text = piece if isinstance(piece, str) else self._decoder.decode(bytes(piece))
         *lines, self._rest = (self._rest + text).replace("\r\n", "\n").split("\n")
         for line in lines:
             if not line.startswith("data:"):

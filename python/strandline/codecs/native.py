@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from strandline.codecs.sse import frame
-from strandline.core.events import Event, from_plain, to_plain
+from strandline.core.events import Appended, Event, from_plain, to_plain
 from strandline.core.offset import Cursor
 
 
@@ -20,5 +20,7 @@ def decode(line: bytes) -> Event:
 
 
 def frames(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
-    """The feed's frames of an event: always exactly one."""
-    return (frame({**to_plain(event), "seq": seq}, str(Cursor(epoch, seq, 1))),)
+    """The feed's frames of an event: always exactly one. Its cursor is the one that the AI SDK wire ends the event with,
+    so that the two can be compared."""
+    last = len(event.chunks) if isinstance(event, Appended) else 1
+    return (frame({**to_plain(event), "seq": seq}, str(Cursor(epoch, seq, last))),)

@@ -7,12 +7,34 @@ from pathlib import Path
 from fastapi import FastAPI
 from fastapi.responses import FileResponse, HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from strandline.demo.agent import demo_agent
 from strandline.http.app import Strandline
 from strandline.http.auth import open_on_loopback
+from strandline.settings import Settings
+from strandline.stores.port import Store
 
 STATIC = Path(__file__).parent / "static"
+
+COMMANDS = (
+    ("count to N every M ms", "streams 1 2 3 … N, one number and one space per step"),
+    ("fail after N", "raises after N numbers"),
+    ("think N", "reasons in N steps, then answers"),
+    ("call weather CITY", "streams a tool's input, gives its output, answers"),
+    ("say nothing", "finishes without any text"),
+)
+"""What the demo agent understands, for whoever is about to type."""
+
+_FOR_EVER = "public, max-age=31536000, immutable"
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
 
 _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1"><title>Strandline demo</title>
@@ -25,19 +47,41 @@ code{background:#8883;padding:.1em .3em}
 """
 
 
-def demo_app(database: str) -> FastAPI:
+def demo_app(database: str | Path | Store, *, settings: Settings | None = None) -> FastAPI:
     """The demo over a database file (or ``memory:``), for this machine only."""
-    chat = Strandline(database, auth=open_on_loopback("you"))
+    chat = Strandline(database, auth=open_on_loopback("you"), settings=settings)
     chat.agent(demo_agent)
     app = chat.app(title="Strandline demo")
-    index = STATIC / "index.html"
 
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> Response:
-        if not index.is_file():
-            return HTMLResponse(_NOT_BUILT)
-        return FileResponse(index, headers={"Cache-Control": "no-cache"})
+        # Asked every time: the page may be built while the server runs.
+        if not page_is_built():
+            return HTMLResponse(_NOT_BUILT, headers={"Cache-Control": "no-store"})
+        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
-    if index.is_file():
-        app.mount("/", StaticFiles(directory=STATIC), name="static")
+    app.mount("/", _Built(directory=STATIC, check_dir=False), name="static")
     return app
+
+
+def page_is_built() -> bool:
+    """False for a source install where nobody ran the build."""
+    return (STATIC / "index.html").is_file()
+
+
+class _Built(StaticFiles):
+    """The files of the build. Assets have their hash in their name, so they never change."""
+
+    async def check_config(self) -> None:
+        """The directory may be missing, and may come later."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        asset = Path(path).parts[:1] == ("assets",)
+        response.headers["Cache-Control"] = _FOR_EVER if asset else "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        kind = _TYPES.get(Path(path).suffix)
+        if kind is not None and "content-type" in response.headers:
+            # By our own table: the one of the operating system lacks some, and on some machines .js is plain text.
+            response.headers["Content-Type"] = kind
+        return response

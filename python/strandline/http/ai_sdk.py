@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
-from strandline.core.events import run_of
+from strandline.codecs.sse import OPENING
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
 from strandline.core.replay import (
@@ -31,7 +31,7 @@ from strandline.http.intake import caller_of, chat_request, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.stream import Stream, client_of, cursor_of, query_id, reader_of
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import ai_sdk_stream, event_at
+from strandline.runtime.reading import ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
 
 Allowed = Callable[[Identity, Any, Action], bool]
@@ -62,14 +62,14 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             "Strandline-Replay": "tail" if isinstance(plan, Tail) else "full",
             **extra,
         }
-        service.sessions.admit_reader(session)
+        service.sessions.admit_reader(session.id)
         return Stream(content, settings, headers)
 
     @routes.post("")
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
         chat_id, asked, rest = chat_request(body, request.headers.get("idempotency-key"))
-        service.sessions.admit_reader(None)
+        service.sessions.admit_reader(chat_id)  # before anything is started that could then not be shown
         run = await service.sessions.submit(
             chat_id,
             asked,
@@ -86,7 +86,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         session = await visible(chat_id, identity, Action.READ)
         if session is None:
             return Response(status_code=204)
-        shim, _ = client_of(request, settings.ai_sdk_version)
+        shim, major = client_of(request, settings.ai_sdk_version)
         plan: Plan | Unresumable
         presented = cursor_of(request)
         named = query_id(request, "run")
@@ -96,7 +96,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 plan = Unresumable(cursor, fallback(session.state))
             else:
                 event = await event_at(session, service.store, cursor.seq)
-                plan = plan_tail(session.state, cursor, run_of(event) if event is not None else None)
+                plan = plan_tail(session.state, cursor, event)
+                if isinstance(plan, Tail) and not await continues(session, service.store, plan, major):
+                    plan = Unresumable("The reply was started over after the cursor.", plan.run)
             if isinstance(plan, Unresumable) and named is not None and named in session.state.runs:
                 plan = Unresumable(plan.why, named)
         elif named is not None:
@@ -105,7 +107,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             plan = plan_fresh(session.state, service.sessions.owed(session, identity.user))
         if isinstance(plan, Unresumable):
             if shim:
-                return Stream(_once(ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
+                return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
             plan = Whole(plan.run) if plan.run is not None else NOTHING
         if plan is NOTHING:
             return Response(status_code=204)
@@ -146,8 +148,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             headers={"Cache-Control": "no-store"},
         )
 
+    @routes.api_route("", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    async def nothing_here(path: str, identity: Identity = who) -> Response:
+    async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
     return routes

@@ -52,8 +52,8 @@ def incoming(message: Any, *, trusted: bool = False) -> Incoming:
         raise Unprocessable(f"A message needs 1 to {MAX_PARTS} `parts`.", code="invalid-message")
     for part in parts:
         problem = "A part must be an object." if not isinstance(part, Mapping) else complaint(part)
-        if problem is None and not trusted:
-            problem = _part_problem(part)
+        if problem is None:
+            problem = _part_problem(part) if not trusted else _imported_problem(part)
         if problem is not None:
             raise Unprocessable(f"The message has a part that cannot be taken: {problem}", code="invalid-message")
     metadata = message.get("metadata")
@@ -72,6 +72,10 @@ def _part_problem(part: Mapping[str, Any]) -> str | None:
     if isinstance(kind, str) and kind.startswith("data-") and len(kind) > 5:
         return None if "data" in part else "a data part needs `data`"
     return f"a user's message holds text, file and data parts, not {str(kind)[:60]!r}"
+
+
+def _imported_problem(part: Mapping[str, Any]) -> str | None:
+    return None if isinstance(part.get("type"), str) else "a part needs a string `type`"
 
 
 def stop_reason(body: Mapping[str, Any]) -> str:

@@ -82,13 +82,18 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             cursor = None
         reader = reader_of(request, identity, "session", service.clock.mint("reader"), service.clock.now())
         content = native_stream(session, service.store, cursor, lambda: view(session), reader)
-        service.sessions.admit_reader(session)
+        service.sessions.admit_reader(session.id)
         return Stream(content, service.settings, {})
 
     @routes.get("/{session_id:path}")
     async def one(session_id: str, identity: Identity = who) -> JSONResponse:
         data, _ = await view(await visible(session_id, identity))
         return JSONResponse(data, headers={"Cache-Control": "no-store"})
+
+    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("/{path:path}", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def nothing_here(path: str = "", identity: Identity = who) -> Response:
+        raise NotFound("There is no such route; see PROTOCOL.md §8.")
 
     return routes
 

@@ -38,11 +38,3 @@ class SystemClock:
 
     def mint(self, prefix: str) -> str:
         return f"{prefix}_{secrets.token_urlsafe(15)}"
-
-
-_EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def mint_epoch() -> str:
-    """A new epoch (PROTOCOL §3): eight letters or digits."""
-    return "".join(secrets.choice(_EPOCH_ALPHABET) for _ in range(8))

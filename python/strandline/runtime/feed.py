@@ -60,6 +60,10 @@ class Feed:
         """The events from number ``seq`` on; ``seq`` must not be older than ``first_seq``."""
         return self._entries[max(0, seq - self.first_seq) :]
 
+    def at(self, seq: int) -> Entry:
+        """Event number ``seq``, which must be in the tail."""
+        return self._entries[seq - self.first_seq]
+
     def evict(self, up_to: int, limit: int) -> None:
         """Forget the oldest events, none newer than ``up_to``, until at most ``limit`` bytes are held."""
         drop = 0

@@ -43,6 +43,12 @@ class Listener(Protocol):
     def gave_up(self) -> None:
         """Commits fail and were given up: every active run has to end as lost once the store is back."""
 
+    def recovered(self) -> None:
+        """Commits succeed again."""
+
+    def unwritable(self, session: LiveSession, live: LiveRun) -> None:
+        """What ``live`` had pending cannot be written down (a defect) and was dropped: the run has to end."""
+
 
 @dataclass(slots=True)
 class _Work:
@@ -78,6 +84,7 @@ class Journal:
         """Begin to write; ``number`` is the highest batch number in the store."""
         self._number = number
         self._task = asyncio.get_running_loop().create_task(self._write(), name="strandline-journal")
+        self._task.add_done_callback(self._died)
 
     async def stop(self) -> None:
         """Write what is left, including every event that is not in a segment yet, and stop."""
@@ -92,7 +99,7 @@ class Journal:
         )
         idle.cancel()
         self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, Exception):  # how it died was logged when it did
             await self._task
         self._task = None
 
@@ -134,6 +141,9 @@ class Journal:
             batch = _batch(number, works, plan.segments, plan.trim, plan.sessions)
             if self._dirty or plan.more:
                 self._wakeup.set()
+            if batch is None and not self.healthy:
+                # Nothing waits, but somebody has to find out when the store is back.
+                batch = Batch(number)
             if batch is None:
                 self._rest()
                 continue
@@ -150,6 +160,12 @@ class Journal:
         """Tell ``stop`` when there is nothing left to write, or no way to write it."""
         if not self.healthy or not (self._dirty or self._segments.due()):
             self._idle.set()
+
+    def _died(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("the journal has died", exc_info=task.exception(), extra={"action": "journal-died"})
+            self.healthy = False
+            self._listener.gave_up()
 
     async def _pace(self) -> None:
         wait = self._last + self._window - self._clock.monotonic()
@@ -174,7 +190,7 @@ class Journal:
                 works.append(work)
                 size += sum(len(entry.blob) for entry in work.entries)
                 chunks += sum(len(entry.event.chunks) for entry in work.entries if isinstance(entry.event, Appended))
-        elapsed = max(self._clock.monotonic() - self._last, self._settings.first_window)
+        elapsed = max(self._clock.monotonic() - self._last, self._settings.first_window, 1e-6)
         rate_window = chunks / elapsed / _RATE_PER_WINDOW
         self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
         return works
@@ -182,25 +198,28 @@ class Journal:
     def _take(self, session: LiveSession, number: int) -> _Work | None:
         command, decided = self._next_decision(session)
         events: list[Event] = list(decided.events) if decided is not None else []
+        blobs = [native.encode(event) for event in events]
         ended = {event.run for event in events if isinstance(event, RunEnded)}
         at = self._clock.now()
         runs = []
         for live in session.live.values():
             if live.pending and live.id not in ended:
-                events.append(Appended(at, live.id, live.message, live.pending.take()))
+                event = Appended(at, live.id, live.message, live.pending.take())
+                try:
+                    blobs.append(native.encode(event))
+                except Exception:
+                    logger.exception("run %s has something pending that is not JSON", live.id, extra={"run": live.id})
+                    self._listener.unwritable(session, live)
+                    continue
+                events.append(event)
                 runs.append(live)
         if not events:
             return None
-        try:
-            change = session.state.project(events, decided.contents if decided is not None else {})
-        except Exception as exc:
-            if command is None:
-                raise
-            _refuse(command, exc)
-            return None
+        change = session.state.project(events, decided.contents if decided is not None else {})
         first = session.state.record.last_seq + 1
         entries = [
-            Entry(seq, event, run_of(event), native.encode(event), number) for seq, event in enumerate(events, first)
+            Entry(seq, event, run_of(event), blob, number)
+            for seq, (event, blob) in enumerate(zip(events, blobs, strict=True), first)
         ]
         return _Work(session, change, entries, command, decided, runs)
 
@@ -211,6 +230,10 @@ class Journal:
                 decided = command.decide(session)
                 if decided is None:
                     return None, None
+                # What cannot be projected or written is the command's fault, and must not take others with it.
+                session.state.project(decided.events, decided.contents)
+                for event in decided.events:
+                    native.encode(event)
                 session.commands.popleft()
                 if decided.events:
                     return command, decided
@@ -260,23 +283,28 @@ class Journal:
                 _resolve(work.command, work.decided.answer)
             if work.change.runs:
                 self._listener.published(session, work.change)
-            if recovered:
-                session.feed.fail(None)
+        if recovered:
+            logger.warning("commits succeed again", extra={"action": "store-back"})
+            self._listener.recovered()
 
     def _give_up(self, works: Iterable[_Work]) -> None:
         first = self.healthy
         self.healthy = False
-        for work in works:
-            if work.command is None:
-                continue
-            if first:
-                _refuse(work.command, StoreUnavailable("The store cannot be written just now; try again soon."))
-            else:
-                work.session.commands.appendleft(work.command)
+        self._wakeup.set()
+        if not first:
+            for work in works:
+                if work.command is not None:
+                    work.session.commands.appendleft(work.command)
                 self.mark(work.session)
-        if first:
-            logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
-            self._listener.gave_up()
+            return
+        logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
+        waiting = [work.command for work in works if work.command is not None]
+        for session in {**dict.fromkeys(work.session for work in works), **self._dirty}:
+            waiting += session.commands
+            session.commands.clear()
+        for command in waiting:
+            _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
+        self._listener.gave_up()
 
 
 def _batch(number: int, works: list[_Work], segments: Any, trim: int | None, touched: Any) -> Batch | None:

@@ -34,25 +34,28 @@ class Caller:
 class Pending:
     """What a run has produced and the journal has not committed yet. Adjacent deltas of a part become one (R26)."""
 
-    __slots__ = ("_fragments", "_joinable", "_waiters", "chunks", "size")
+    __slots__ = ("_fragments", "_joinable", "_joined", "_waiters", "chunks", "size")
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
         self.size = 0
         self._joinable: tuple[str, str] | None = None
+        self._joined = 0
         self._fragments: list[str] = []
         self._waiters: list[asyncio.Future[None]] = []
 
-    def add(self, chunk: Chunk, size: int) -> None:
-        """Take one checked chunk of about ``size`` bytes."""
+    def add(self, chunk: Chunk, size: int, limit: int) -> None:
+        """Take one checked chunk of about ``size`` bytes. Deltas are joined up to ``limit`` bytes."""
         self.size += size
         key = _delta_key(chunk)
         if key is not None:
-            if key == self._joinable:
+            if key == self._joinable and self._joined + size <= limit:
                 self._fragments.append(chunk[_TEXT[key[0]]])
+                self._joined += size
                 return
             self._close()
             self._joinable = key
+            self._joined = size
             self._fragments = [chunk[_TEXT[key[0]]]]
             return
         self._close()
@@ -218,6 +221,10 @@ class LiveSession:
         if self.segmented >= self.feed.last_seq:
             return []
         return self.feed.since(self.segmented + 1)
+
+    def oldest_batch(self) -> int:
+        """The number of the batch that committed the oldest event which is not in a log segment yet."""
+        return self.feed.at(self.segmented + 1).batch
 
     def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> None:
         """Make a committed change part of this session: outline, folds, then the tail, in one step."""

@@ -26,14 +26,15 @@ class StopMemory:
             del self._stops[next(iter(self._stops))]
 
     def take(self, user: str, session: str, names: Iterable[tuple[str, str | None]], now: float) -> str | None:
-        """The reason of a stop that was remembered under one of the names, which is then used up; else None."""
+        """The reason of a stop that was remembered under one of the names; else None. All of them are then used up."""
+        found: str | None = None
         for kind, name in names:
             if name is None:
                 continue
             until, reason = self._stops.pop((user, session, kind, name), (0.0, ""))
-            if until > now:
-                return reason
-        return None
+            if until > now and found is None:
+                found = reason
+        return found
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""

@@ -112,6 +112,23 @@ async def ai_sdk_stream(
             await session.feed.wait(position)
 
 
+async def continues(session: LiveSession, store: Store, plan: Tail, major: int) -> bool:
+    """False when something after the cursor cannot be told on an open stream: the message was started over."""
+
+    def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
+        return ai_sdk.frames(major, epoch, seq, event)
+
+    first = plan.cursor.seq
+    while first <= session.feed.last_seq:
+        events, upto = await _due(session, store, first, plan.run, f"ai{major}", encode)
+        for seq, _, frames in events:
+            unseen = frames[plan.cursor.frame if seq == plan.cursor.seq else 0 :]
+            if any(data is ai_sdk.RESYNC_FRAME for data in unseen):
+                return False
+        first = upto + 1
+    return True
+
+
 async def _finished(session: LiveSession, store: Store, run_id: str, major: int) -> bytes:
     """A run that is over, whole: its message as history has it, then its terminal frame."""
     run = session.state.runs[run_id]
@@ -155,6 +172,7 @@ async def native_stream(
             yield OPENING + frame({"type": "snapshot", **data}, reader.cursor)
         else:
             seq = cursor.seq if cursor.frame else cursor.seq - 1
+            reader.cursor = str(cursor)
             yield OPENING
         notices = -1
         while True:
@@ -162,7 +180,8 @@ async def native_stream(
             joined = bytearray().join(data for _, _, frames in events for data in frames)
             seq = max(seq, upto)
             if seq < session.feed.last_seq:
-                yield bytes(joined)
+                if joined:
+                    yield bytes(joined)
                 continue
             if notices != session.feed.notices:
                 notices = session.feed.notices
@@ -170,6 +189,9 @@ async def native_stream(
             if joined:
                 reader.cursor = str(Cursor(epoch, seq, 1))
                 yield bytes(joined)
+            if session.feed.failure is not None:
+                yield ai_sdk.error_frame(session.feed.failure, "Nothing can be stored just now. Come back in a moment.")
+                return
             if session.feed.closed:
                 return
             await session.feed.wait(seq + 1, notices)

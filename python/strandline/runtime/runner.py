@@ -21,6 +21,9 @@ from strandline.settings import Settings
 
 logger = logging.getLogger("strandline.runner")
 
+_END_TIMEOUT = 1.0
+"""Seconds for writing the ends of runs at shutdown."""
+
 Invoke = Callable[[LiveSession, LiveRun, RunRecord], Awaitable[Ending]]
 Ended = Callable[[LiveSession, RunRecord], Awaitable[None]]
 
@@ -60,6 +63,16 @@ class Runner:
                 live.pending.release()
                 self.sessions.enqueue_end(session, live, Ending(Status.LOST, "store-unavailable"), "server")
 
+    def recovered(self) -> None:
+        """Commits succeed again: readers may come back."""
+        for session in self.sessions.in_memory():
+            session.feed.fail(None)
+
+    def unwritable(self, session: LiveSession, live: LiveRun) -> None:
+        """The run has said something that cannot be written down: it cannot go on."""
+        ending = Ending(Status.FAILED, "chunk-refused", "The reply failed. Please try again.")
+        self.sessions.enqueue_end(session, live, ending, "server")
+
     # ------------------------------------------------------------------ time
 
     def check_deadlines(self, now: float) -> None:
@@ -80,11 +93,25 @@ class Runner:
             for session in self.sessions.in_memory()
             for live in list(session.live.values())
         ]
-        for outcome in await asyncio.gather(*ends, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                logger.error("a run could not be ended at shutdown: %r", outcome, extra={"action": "shutdown"})
+        await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
+
+    async def _ended_in_time(self, ends: list[asyncio.Future[RunRecord]]) -> None:
+        """A store that does not answer must not keep the process: the next start ends what is left as lost."""
+        if not ends:
+            return
+        done, late = await asyncio.wait(ends, timeout=_END_TIMEOUT if self.sessions.journal.healthy else 0)
+        for end in late:
+            end.cancel()
+        failed = [end.exception() for end in done if end.exception() is not None]
+        if failed or late:
+            logger.error(
+                "%d runs could not be ended at shutdown; the next start does it: %r",
+                len(failed) + len(late),
+                failed[:1],
+                extra={"action": "shutdown"},
+            )
 
     async def _settle(self) -> None:
         """Give cancelled tasks and ``on_end`` hooks a moment to clean up."""
@@ -124,6 +151,14 @@ class Runner:
             # Somebody cancelled the task itself (an agent's own cancel scope, for instance).
             ending = Ending(Status.FAILED, "cancelled", "The reply was cancelled.", after_pending=True)
             self.sessions.enqueue_end(session, live, ending, "server")
+            return
+        except BaseException as exc:
+            # The agent's own errors do not come here; whatever this is, nobody may be left waiting for the end.
+            logger.exception("run %s failed", run.id, extra={"action": "run-failed", "run": run.id})
+            ending = Ending(Status.FAILED, "agent-error", "The reply failed. Please try again.", after_pending=True)
+            self.sessions.enqueue_end(session, live, ending, "server")
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise
             return
         if not live.over:
             # Not awaited by this task: publishing the end cancels it.

@@ -75,7 +75,7 @@ class Segments:
             segments.extend(_segments(session.id, entries))
             plan.upto[session] = entries[-1].seq
         plan.segments = tuple(segments)
-        rest = [session.unsegmented()[0].batch for session in self._open if session not in plan.upto]
+        rest = [session.oldest_batch() for session in self._open if session not in plan.upto]
         plan.trim = min([number, *rest]) - 1
         return plan
 

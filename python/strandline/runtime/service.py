@@ -64,6 +64,8 @@ class Service:
             self._journal.start(number)
             lost = await sessions.recover()
         except BaseException:
+            if self._journal is not None:
+                await self._journal.stop()
             await self.store.close()
             raise
         if lost:

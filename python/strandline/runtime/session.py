@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from strandline.codecs import native
 from strandline.core import intake
+from strandline.core.chunks import has_lone_surrogate
 from strandline.core.events import (
     Event,
     MessageCreated,
@@ -28,13 +29,14 @@ from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
-from strandline.runtime.clock import Clock, mint_epoch
+from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, started
 from strandline.runtime.memory import StopMemory
 from strandline.settings import Settings
 from strandline.stores.port import Store
+from strandline.stores.schema import mint_epoch
 
 May = Callable[[SessionRecord | None], bool]
 """Asked with the session's record, or None when it does not exist yet."""
@@ -87,8 +89,9 @@ class Sessions:
         session = await self._load(session_id)
         return session if session is not None and session.stored else None
 
-    def admit_reader(self, session: LiveSession | None) -> None:
-        """Raise TooMany when this session (or, without one, this process) has as many readers as it may have."""
+    def admit_reader(self, session_id: str) -> None:
+        """Raise TooMany when this session, or this process, has as many readers as it may have."""
+        session = self._live.get(session_id)
         if sum(len(each.readers) for each in self._live.values()) >= self._settings.max_readers:
             raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
         if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
@@ -211,7 +214,8 @@ class Sessions:
     ) -> Decided:
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
-        if sum(len(each.live) for each in self._live.values()) >= self._settings.max_active_runs:
+        others = sum(len(each.live) for each in self._live.values()) - len(session.live)
+        if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
         at = self._clock.now()
         events: list[Event] = []
@@ -364,10 +368,14 @@ class Sessions:
         return History(messages, runs, run, cursor)
 
     def owed(self, session: LiveSession, user: str) -> str | None:
-        """The run whose replay this user was promised by a history answer; the promise is used up."""
+        """The run whose replay this user was promised by a history answer; the promise is used up.
+
+        The newest one: an older one was made to a page that has been loaded again since. While a run is active, a
+        resume gets that one, and only its promise is kept with it."""
         _drop_expired(session, self._clock.monotonic())
-        for promise in session.owed:
-            if promise[0] == user:
+        active = session.state.active()
+        for promise in reversed(session.owed):
+            if promise[0] == user and (not active or promise[1] == active[-1].id):
                 session.owed.remove(promise)
                 return promise[1]
         return None
@@ -381,6 +389,10 @@ class Sessions:
         self, session_id: str, owner: str, messages: Sequence[intake.Incoming], title: str | None
     ) -> SessionRecord:
         """Create a session from history that exists elsewhere (R33). Raises Conflict if it has messages already."""
+        if len({message.id for message in messages}) < len(messages):
+            raise Unprocessable("Two of the messages have the same id.", code="invalid-message")
+        if has_lone_surrogate(owner + (title or "")):
+            raise Unprocessable("The user or the title has half of a surrogate pair.", code="invalid-request")
         session = await self._load_or_new(session_id, owner)
 
         def decide(session: LiveSession) -> Decided:

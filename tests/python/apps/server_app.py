@@ -1,0 +1,88 @@
+"""The applications that the tests start as processes: ``python server_app.py NAME PORT``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
+
+from strandline import Run, Strandline
+from strandline.demo.agent import demo_agent
+from strandline.http.auth import Auth
+
+
+async def user_of(request: Request) -> str:
+    return request.headers.get("x-user", "ann")
+
+
+def made() -> Strandline:
+    return Strandline(os.environ["CHAT_DB"], auth=Auth(user_of))
+
+
+def app() -> FastAPI:
+    """The demo agent, and ``flood`` for as many bytes as a slow reader cannot take."""
+    chat = made()
+
+    @chat.agent
+    async def reply(run: Run) -> None:
+        if run.prompt()[-1]["content"] == "flood":
+            for _ in range(1500):
+                await run.text("x" * 16_000)
+                await run.data("mark", 0, transient=True)
+                await asyncio.sleep(0.001)
+            return
+        await demo_agent(run)
+
+    return chat.app()
+
+
+def threads() -> FastAPI:
+    """A plain generator that counts for ever, and a plain function that sleeps."""
+    chat = made()
+
+    @chat.agent
+    def reply(run: Run) -> Any:
+        if run.prompt()[-1]["content"] == "sleep":
+            time.sleep(120)
+            return "done"
+
+        def count() -> Iterator[str]:
+            number = 0
+            while True:
+                number += 1
+                yield f"{number} "
+                time.sleep(0.01)
+
+        return count()
+
+    return chat.app()
+
+
+def gzip() -> Any:
+    """Compression for everything that lets itself be compressed."""
+    return GZipMiddleware(app(), minimum_size=1)
+
+
+def no_lifespan() -> FastAPI:
+    """Mounted under another application that does not run the lifespan."""
+    outer = FastAPI()
+    chat = made()
+    chat.agent(demo_agent)
+    outer.mount("/inner", chat.app())
+
+    @outer.get("/api/health")
+    async def health() -> dict[str, bool]:
+        return {"ready": True}
+
+    return outer
+
+
+if __name__ == "__main__":
+    uvicorn.run(globals()[sys.argv[1]](), host="127.0.0.1", port=int(sys.argv[2]), log_level="info")

@@ -1,0 +1,151 @@
+"""``strandline demo``: a chat that anyone can try, on this machine only."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cli_processes import post, server
+
+from strandline.cli import demonstration
+from strandline.demo import agent, site
+from strandline.stores import MemoryStore
+
+BUILT = """<!doctype html><div id="root"></div><script type="module" src="./assets/index-abc.js"></script>"""
+
+
+def client() -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(site.demo_app(MemoryStore()))
+    return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> httpx.AsyncClient:
+    monkeypatch.setattr(site, "STATIC", tmp_path / "static")
+    return client()
+
+
+def build(static: Path) -> None:
+    (static / "assets").mkdir(parents=True)
+    (static / "index.html").write_text(BUILT)
+    (static / "assets" / "index-abc.js").write_text("export {};")
+    (static / "assets" / "index-abc.css").write_text("body {}")
+    (static / "assets" / "favicon-abc.svg").write_text("<svg/>")
+    (static.parent / "secret.txt").write_text("not part of the page")
+
+
+def test_it_serves_page_and_agent_and_says_where_and_what(tmp_path: Path) -> None:
+    with server("demo", "--no-browser", cwd=tmp_path) as started:
+        database = tmp_path / "data" / "strandline" / "demo.db"
+        assert started.out.startswith(f"The Strandline demo runs on {started.url}\n")
+        for command, _ in site.COMMANDS:
+            assert command in started.out
+        assert f"Conversations are kept in {database}" in started.out
+        front = httpx.get(started.url, trust_env=False)
+        assert front.status_code == 200
+        assert ('id="root"' if site.page_is_built() else "npm run build -w demo") in front.text
+        stream = post(started.api, "s", "m", "count to 3 every 1 ms", whole=True)
+        assert list(re.findall(r'"delta":"(\d+) "', stream)) == ["1", "2", "3"]
+        assert started.end(signal.SIGINT) == 0
+        assert started.err == ""
+        assert database.exists()
+
+
+async def test_the_built_page_is_served_whole() -> None:
+    if not site.page_is_built():
+        pytest.skip("the page is not built here")
+    page = client()
+    front = await page.get("/")
+    found = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', front.text)
+    assert found
+    for name in found:
+        answer = await page.get(f"/{name}")
+        assert (answer.status_code, answer.content) == (200, (site.STATIC / name).read_bytes())
+
+
+async def test_without_the_built_page_it_says_how_to_build_it(page: httpx.AsyncClient) -> None:
+    answer = await page.get("/")
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+    assert "npm run build -w demo" in answer.text
+    assert (await page.get("/assets/index-abc.js")).status_code == 404
+
+
+async def test_a_page_that_is_built_meanwhile_appears(page: httpx.AsyncClient, tmp_path: Path) -> None:
+    assert "not built" in (await page.get("/")).text
+    build(tmp_path / "static")
+    assert (await page.get("/")).text == BUILT
+    assert (await page.get("/assets/index-abc.js")).status_code == 200
+
+
+async def test_files_have_their_types_and_only_hashed_ones_are_kept(page: httpx.AsyncClient, tmp_path: Path) -> None:
+    build(tmp_path / "static")
+    for path, kind, kept in [
+        ("/", "text/html; charset=utf-8", "no-cache"),
+        ("/index.html", "text/html; charset=utf-8", "no-cache"),
+        ("/assets/index-abc.js", "text/javascript; charset=utf-8", "public, max-age=31536000, immutable"),
+        ("/assets/index-abc.css", "text/css; charset=utf-8", "public, max-age=31536000, immutable"),
+        ("/assets/favicon-abc.svg", "image/svg+xml", "public, max-age=31536000, immutable"),
+    ]:
+        answer = await page.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        assert answer.headers["cache-control"] == kept
+        again = await page.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.headers["cache-control"]) == (304 if path != "/" else 200, kept)
+        assert (await page.head(path)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/nope", "/assets/", "/assets/nope.js", "/..%2fsecret.txt", "/%2e%2e/secret.txt"])
+async def test_anything_else_is_not_found(page: httpx.AsyncClient, tmp_path: Path, path: str) -> None:
+    build(tmp_path / "static")
+    assert (await page.get(path)).status_code == 404
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "example.com", ""])
+def test_it_is_for_this_machine_only(say: Any, host: str) -> None:
+    code, out, err = say("demo", "--host", host, "--no-browser")
+    assert (code, out) == (2, "")
+    assert "listens on this machine only" in err and "--host 127.0.0.1" in err
+
+
+def test_a_port_that_was_asked_for_and_is_in_use_is_refused(say: Any, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = say("demo", "--port", port, "--db", tmp_path / "d.db", "--no-browser")
+    assert code == 3
+    assert f"Port {port} on 127.0.0.1 is in use" in err
+
+
+def test_without_a_port_the_next_free_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(demonstration, "PORT", port)
+        found = demonstration._free("127.0.0.1", None)
+        assert port < found[0].getsockname()[1] < port + 10
+        for each in found:
+            each.close()
+
+
+def test_a_second_demo_on_one_file_says_what_to_do(tmp_path: Path, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRANDLINE_LOCK_WAIT", "0")
+    with server("demo", "--no-browser", "--db", "d.db", cwd=tmp_path):
+        code, _, err = say("demo", "--port", "0", "--no-browser", "--db", tmp_path / "d.db")
+    assert code == 3
+    assert "is in use by process" in err and "Is another `strandline demo` running?" in err
+    assert "Traceback" not in err
+
+
+def test_a_database_that_cannot_be_made_is_refused(tmp_path: Path, say: Any) -> None:
+    code, _, err = say("demo", "--port", "0", "--no-browser", "--db", tmp_path / "absent" / "d.db")
+    assert code == 3
+    assert "The directory must exist" in err and "Traceback" not in err
+
+
+def test_what_it_says_the_agent_understands_is_what_the_agent_says() -> None:
+    documented = re.findall(r"``([^`]+)``", (agent.__doc__ or "").split("Anything else")[0])
+    assert [command for command, _ in site.COMMANDS] == [each for each in documented if each != "1 2 3 … N"]
