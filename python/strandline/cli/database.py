@@ -222,7 +222,7 @@ def _say_session(picture: _Picture) -> None:
             "\n" + terminal.line(f"{message.role}  {message.author}  {terminal.when(message.created_at)}{ended}")
         )
         text = transcript.message_text(picture.parts(message)) or "(nothing)"
-        terminal.say(terminal.indented(text + (" …" if run is not None and run.active else "")))
+        terminal.say(terminal.indented(f"{text.rstrip()} …" if run is not None and run.active else text))
     hidden = picture.versions - len(picture.path)
     if hidden:
         terminal.say(

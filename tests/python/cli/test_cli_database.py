@@ -16,7 +16,7 @@ from cli_processes import Server, environment, post, run, server, until
 
 from strandline.cli import terminal
 
-NASTY = "red \x1b[31m bell \x07 back \x08 c1 \x9b2J override \u202e rtl\r\nnext"
+NASTY = "call weather red \x1b[31m bell \x07 back \x08 c1 \x9b2J override \u202e rtl\r\nnext"
 
 
 def database(demo: Server) -> Path:
