@@ -99,6 +99,11 @@ class ManualClock:
         self._elapsed = target
         await _turns()
 
+    async def jump(self, seconds: float) -> None:
+        """Let time pass in one leap, as when a machine was asleep: sleepers that are due wake late, all at once."""
+        self._elapsed += seconds
+        await self.advance(0)
+
 
 async def _turns() -> None:
     for _ in range(10):

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, MAJORS, type Major, open, plain } from "./chat.js";
 import { type Fault, type ProxiedRequest, Proxy } from "./proxy.js";
-import { type Message, TestServer } from "./server.js";
+import { CRAMPED, type Message, TestServer } from "./server.js";
 import { counted, fresh, pool, range, trial } from "./support.js";
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
@@ -12,7 +12,7 @@ const RETRY = { minDelayMs: 1, maxDelayMs: 4, giveUpAfterMs: 30_000 };
 
 let server: TestServer;
 beforeAll(async () => {
-  server = await TestServer.begin();
+  server = await TestServer.begin(CRAMPED);
 });
 afterAll(() => server?.close());
 
@@ -97,6 +97,31 @@ describe("cut at every byte", () => {
     // A reply that comes in fewer pieces has fewer bytes around them: the last cuts may find nothing to cut.
     expect(cuts).toBeGreaterThan(bytes.length * 0.7);
     console.info(`ai@${major}: cut at ${cuts} of ${bytes.length} places`);
+  });
+
+  test("of a reply that fails: the failure is told, once", async () => {
+    const text = "fail after 2";
+    const whole = begin(7, server.url, fresh("failure"));
+    await whole.chat.sendMessage({ text });
+    const parts = plain(whole.assistants[0]?.parts ?? []);
+    const ids: string[] = [];
+    await pool(range(1300 / 4), WIDTH, (step) =>
+      trial("failure", step, (chance) =>
+        through(
+          ({ number }) => (number === 0 ? { cutAfter: step * 4 + Math.floor(chance() * 4) } : undefined),
+          async (proxy) => {
+            const client = begin(MAJORS[step % 3] as Major, proxy.url, fresh("failure"));
+            ids.push(client.id);
+            await client.chat.sendMessage({ text });
+            expect(client.chat.status).toBe("error");
+            expect(client.errors.map(({ message }) => message)).toEqual(["The reply failed. Please try again."]);
+            expect(client.finishes).toMatchObject([{ isAbort: false, isDisconnect: false, isError: true }]);
+            expect(plain(client.assistants.map((message) => message.parts))).toEqual([parts]);
+          },
+        ),
+      ),
+    );
+    await ranOnce(ids);
   });
 
   test("of the answer to a resume, which begins with a snapshot", async () => {

@@ -3,14 +3,14 @@ import { EventSource } from "eventsource";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Client } from "./chat.js";
 import { Proxy } from "./proxy.js";
-import { TestServer } from "./server.js";
+import { CRAMPED, TestServer } from "./server.js";
 import { counted, fresh, pool, range, trial, within } from "./support.js";
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let server: TestServer;
 beforeAll(async () => {
-  server = await TestServer.begin();
+  server = await TestServer.begin(CRAMPED);
 });
 afterAll(() => server?.close());
 

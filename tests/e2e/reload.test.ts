@@ -1,14 +1,14 @@
 /** A page that is loaded again, at any moment of a reply, ends with the same message. */
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, COMBINATIONS, MAJORS, open, plain } from "./chat.js";
-import { TestServer } from "./server.js";
+import { CRAMPED, TestServer } from "./server.js";
 import { counted, fresh, pause, pool, range, trial } from "./support.js";
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 });
 
 let server: TestServer;
 beforeAll(async () => {
-  server = await TestServer.begin();
+  server = await TestServer.begin(CRAMPED);
 });
 afterAll(() => server?.close());
 

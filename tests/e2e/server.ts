@@ -156,6 +156,17 @@ export class PythonServer {
   }
 }
 
+/**
+ * Comments between the frames all the time, a memory that holds next to nothing, and a log that is packed while it is
+ * written: a reader must not notice any of it.
+ */
+export const CRAMPED = {
+  STRANDLINE_HEARTBEAT: "0.02",
+  STRANDLINE_TAIL_LIMIT: "256",
+  STRANDLINE_SEGMENT_AGE: "0.05",
+  STRANDLINE_SESSION_IDLE: "0.2",
+};
+
 /** The application of app.py. */
 export class TestServer extends PythonServer {
   private constructor(

@@ -175,6 +175,7 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
       }),
     );
     expect(outcomes.stopped, JSON.stringify(outcomes)).toBeGreaterThan(0);
+    expect(outcomes.completed + outcomes.idle, JSON.stringify(outcomes)).toBeGreaterThan(0);
   });
 });
 
@@ -233,6 +234,22 @@ describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({
     const answer = (await client.ours?.stop(client.id)) as StopAnswer;
     expect(answer.stopped).toBe(true);
     release();
+    await sent;
+    isReady(client);
+    const history = await isOver(client, answer);
+    expect(plain(client.chat.messages)).toEqual(history.messages);
+  });
+
+  test("from elsewhere, while this client's connection is gone", async () => {
+    const proxy = await Proxy.begin(server.port);
+    proxies.push(proxy);
+    const client = new Client({ major, kind: "ours", url: proxy.url, id: fresh("away") });
+    const sent = client.chat.sendMessage({ text: LONG });
+    await client.shows(counted(5).length);
+    await proxy.refuse();
+    proxy.cut();
+    const { answer } = await server.stop(client.id);
+    await proxy.accept();
     await sent;
     isReady(client);
     const history = await isOver(client, answer);

@@ -222,11 +222,20 @@ class Rig(Client):
 
     async def go_cold(self, chat: str = "c") -> None:
         """Make the session leave memory, so that everything is read from the store."""
-        await self.clock.advance(self.chat.settings.segment_age + 1)
-        await until(lambda: self.sessions._live[chat].idle if chat in self.sessions._live else True)
-        await self.clock.advance(self.chat.settings.session_idle + 1)
-        await until(lambda: chat not in self.sessions._live)
+        await self.clock.jump(self.chat.settings.segment_age + 1)
+        await self.passing(lambda: self.sessions._live[chat].idle if chat in self.sessions._live else True)
+        await self.clock.jump(self.chat.settings.session_idle + 1)
+        await self.passing(lambda: chat not in self.sessions._live)
         self.sessions._held.pop(chat, None)
+
+    async def passing(self, condition: Callable[[], Any]) -> None:
+        """Let time pass until the condition is true."""
+        for _ in range(2000):
+            if condition():
+                return
+            await self.clock.advance(0.5)
+            await asyncio.sleep(0.001)
+        raise TimeoutError("what the test waits for did not happen")
 
     def kinds(self, batch: Batch) -> list[str]:
         """The kinds of the events of a batch, in order."""

@@ -335,7 +335,7 @@ class Run:
         """Steps as ai's own servers mark them: one to begin with, a new one after tool results."""
         if self._own_steps:
             return
-        if self._fold.step_open and not self._tools_answered:
+        if self._fold.step_open and (not self._tools_answered or self._fold.unfinished_tools):
             return
         self._close_part()
         if self._fold.step_open:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,11 +92,16 @@ class _Picture:
     contents: dict[str, FoldState]
 
     @property
-    def last_seq(self) -> int:
-        return max(self.session.last_seq, self.events[-1][0] if self.events else 1)
+    def cursor(self) -> str:
+        """The position at the end of the log."""
+        if self.events:
+            seq, line = self.events[-1]
+            return self.cursor_of(seq, orjson.loads(line))
+        return str(Cursor(self.session.epoch, max(self.session.last_seq, 1), 1))
 
-    def cursor(self, seq: int) -> str:
-        return str(Cursor(self.session.epoch, seq, 1))
+    def cursor_of(self, seq: int, plain: Mapping[str, Any]) -> str:
+        """The position after an event: behind the last of its chunks (PROTOCOL §8.5)."""
+        return str(Cursor(self.session.epoch, seq, len(plain.get("chunks", ())) or 1))
 
     def parts(self, message: MessageRecord) -> Sequence[Any]:
         fold = self.contents.get(message.version)
@@ -173,7 +178,7 @@ def _plain(picture: _Picture) -> dict[str, Any]:
             "updatedAt": session.updated_at,
             "activeRun": active[-1] if active else None,
         },
-        "cursor": picture.cursor(picture.last_seq),
+        "cursor": picture.cursor,
         "messages": [
             {
                 "id": message.message_id,
@@ -230,12 +235,13 @@ def _say_session(picture: _Picture) -> None:
         )
     counts = Counter(run.status.value for run in picture.runs)
     ended = ", ".join(f"{count} {status}" for status, count in counts.items()) or "none"
-    terminal.say(f"\nruns: {ended}; cursor {picture.cursor(picture.last_seq)}")
+    terminal.say(f"\nruns: {ended}; cursor {picture.cursor}")
 
 
 def _say_events(picture: _Picture, *, as_json: bool) -> None:
     for seq, line in picture.events:
-        cursor, plain = picture.cursor(seq), orjson.loads(line)
+        plain = orjson.loads(line)
+        cursor = picture.cursor_of(seq, plain)
         if as_json:
             terminal.say(terminal.json_text({"cursor": cursor, "seq": seq, **plain}))
         else:

@@ -61,12 +61,12 @@ def demo(args: Namespace) -> int:
 def _free(host: str, port: int | None) -> list[socket.socket]:
     if port is not None:
         return listen(host, port)
-    for candidate in range(PORT, PORT + _PORTS_TRIED - 1):
+    for candidate in range(PORT, PORT + _PORTS_TRIED):
         try:
             return listen(host, candidate)
         except PortInUse:
             continue
-    return listen(host, PORT + _PORTS_TRIED - 1)
+    raise Failure(f"The ports {PORT} to {PORT + _PORTS_TRIED - 1} are all in use: give --port.", REFUSED)
 
 
 def _default_database() -> Path:

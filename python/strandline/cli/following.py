@@ -105,7 +105,7 @@ class _Line:
 
     def _foreign(self) -> Failure:
         return Failure(
-            f"{self._url} answers, but not with a stream of events: does --url end with the prefix of the API?",
+            f"{self._url} answers, but not with a stream of events. Does --url end with the prefix of the API?",
             UNREACHABLE,
         )
 

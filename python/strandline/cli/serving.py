@@ -11,8 +11,11 @@ import copy
 import errno
 import logging
 import math
+import os
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -37,7 +40,7 @@ class PortInUse(Failure):
 def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on every address of ``host``. Port 0: a free one. Raises Failure."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise Failure(f"--host {host}: {error.strerror}. Give an address of this machine.", REFUSED) from error
     sockets: list[socket.socket] = []
@@ -63,7 +66,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 def address_of(host: str, sockets: list[socket.socket]) -> str:
     """The URL of the server, without a path."""
-    port = sockets[0].getsockname()[1]
+    host, port = host.strip("[]"), sockets[0].getsockname()[1]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -117,6 +120,15 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            # uvicorn would stop waiting for connections, and the end of the lifespan would then wait out the grace.
+            # A store is made for processes that die: nothing acknowledged is lost, the next start settles the rest.
+            # Not through sys.stderr: this is a signal handler, which may have interrupted a write to it.
+            os.write(2, b"Ended at once. Replies that were running end as lost at the next start.\n")
+            os._exit(INTERRUPTED)
+        super().handle_exit(sig, frame)
 
 
 class _Watched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from strandline.codecs.sse import frame
-from strandline.core.events import Appended, Event, from_plain, to_plain
+from strandline.core.events import Appended, Event, frames_in, from_plain, to_plain
 from strandline.core.offset import Cursor
 
 
@@ -20,7 +20,16 @@ def decode(line: bytes) -> Event:
 
 
 def frames(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
-    """The feed's frames of an event: always exactly one. Its cursor is the one that the AI SDK wire ends the event with,
+    """The feed's frames of an event: always one. Its cursor is the one that the AI SDK wire ends the event with,
     so that the two can be compared."""
-    last = len(event.chunks) if isinstance(event, Appended) else 1
-    return (frame({**to_plain(event), "seq": seq}, str(Cursor(epoch, seq, last))),)
+    return (frame({**to_plain(event), "seq": seq}, str(Cursor(epoch, seq, frames_in(event)))),)
+
+
+def rest(epoch: str, seq: int, event: Event, seen: int) -> tuple[bytes, ...]:
+    """The feed's frame of what is left of an event after its first ``seen`` chunks; none when nothing is."""
+    if not seen:
+        return frames(epoch, seq, event)
+    if not isinstance(event, Appended) or seen >= len(event.chunks):
+        return ()
+    data = {**to_plain(event), "chunks": event.chunks[seen:], "seq": seq}
+    return (frame(data, str(Cursor(epoch, seq, len(event.chunks)))),)

@@ -123,6 +123,11 @@ def run_of(event: Event) -> str | None:
     return None if isinstance(event, MessageCreated) else event.run
 
 
+def frames_in(event: Event) -> int:
+    """How many places for a cursor an event has: one per chunk, or one."""
+    return len(event.chunks) if isinstance(event, Appended) else 1
+
+
 def to_plain(event: Event) -> dict[str, Any]:
     """The JSON object of an event: ``{"type": kind, ...}``; fields that are None are left out."""
     plain: dict[str, Any] = {"type": _NAMES[type(event)]}

@@ -35,11 +35,12 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             raise NotFound("There is no such session.")
         return session
 
-    async def view(session: LiveSession) -> tuple[dict[str, Any], int]:
+    async def view(session: LiveSession) -> tuple[dict[str, Any], Cursor]:
         """Everything about a session at one offset; what is being written comes from memory, the rest from the store.
 
         The offset, the outline and the folds are taken together, without an await; stored messages do not change."""
-        state, seq = session.state, session.feed.last_seq
+        state = session.state
+        cursor = session.feed.cursor(state.record.epoch)
         writing = {live.message: (tuple(live.fold.parts()), live.fold.metadata) for live in session.live.values()}
         path = state.path()
         runs = list(state.runs.values())[-_RUNS_SHOWN:]
@@ -47,7 +48,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             "session": _session(state.record, state.active()),
             "runs": [_run(run) for run in runs],
             "readers": [reader.plain() for reader in session.readers.values()],
-            "cursor": str(Cursor(state.record.epoch, max(seq, 1), 1)),
+            "cursor": str(cursor),
         }
         stored = await service.store.messages(
             session.id, [message.version for message in path if message.version not in writing]
@@ -61,7 +62,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
                 shown.append(plain if metadata is None else {**plain, "metadata": metadata})
             elif message.version in contents:
                 shown.append(ui_message(contents[message.version]))
-        return {**data, "messages": shown}, seq
+        return {**data, "messages": shown}, cursor
 
     @routes.get("")
     async def listed(identity: Identity = who, limit: int = 50) -> JSONResponse:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from strandline.core.events import Event
+from strandline.core.events import Event, frames_in
+from strandline.core.offset import Cursor
 
 
 class Entry:
@@ -29,10 +30,12 @@ class Entry:
 class Feed:
     """The tail. ``first_seq`` is the oldest event that is still in memory, ``last_seq`` the newest published one."""
 
-    __slots__ = ("_entries", "_size", "_waiters", "closed", "failure", "last_seq", "notices")
+    __slots__ = ("_entries", "_last_frame", "_size", "_waiters", "closed", "failure", "last_seq", "notices")
 
     def __init__(self, last_seq: int) -> None:
         self.last_seq = last_seq
+        # A session at rest ends with an event of one frame: a run's end, or a message.
+        self._last_frame = 1
         self.closed = False
         self.failure: str | None = None
         self.notices = 0
@@ -54,7 +57,12 @@ class Feed:
         self._entries.extend(entries)
         self._size += sum(len(entry.blob) for entry in entries)
         self.last_seq = entries[-1].seq
+        self._last_frame = frames_in(entries[-1].event)
         self.wake()
+
+    def cursor(self, epoch: str) -> Cursor:
+        """The place after everything that is published."""
+        return Cursor(epoch, max(self.last_seq, 1), self._last_frame)
 
     def since(self, seq: int) -> list[Entry]:
         """The events from number ``seq`` on; ``seq`` must not be older than ``first_seq``."""

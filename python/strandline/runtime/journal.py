@@ -74,6 +74,7 @@ class Journal:
         self._dirty: dict[LiveSession, None] = {}
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
+        self._stopping = False
         self._number = 0
         self._window = settings.first_window
         self._last = 0.0
@@ -91,12 +92,12 @@ class Journal:
         if self._task is None:
             return
         self._idle.clear()
+        self._stopping = True
         self._segments.flush_all()
         self._wakeup.set()
         idle = asyncio.ensure_future(self._idle.wait())
-        await asyncio.wait(
-            {idle, self._task}, timeout=self._settings.commit_patience + 5, return_when="FIRST_COMPLETED"
-        )
+        patience = self._settings.commit_patience + 5 if self.healthy else 0
+        await asyncio.wait({idle, self._task}, timeout=patience, return_when="FIRST_COMPLETED")
         idle.cancel()
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):  # how it died was logged when it did
@@ -160,6 +161,8 @@ class Journal:
         """Tell ``stop`` when there is nothing left to write, or no way to write it."""
         if not self.healthy or not (self._dirty or self._segments.due()):
             self._idle.set()
+        elif self._stopping:
+            self._wakeup.set()
 
     def _died(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:

@@ -167,14 +167,15 @@ async def native_stream(
     with attached(session, reader):
         epoch = session.state.record.epoch
         if cursor is None:
-            data, seq = await snapshot()
-            reader.cursor = str(Cursor(epoch, seq, 1))
+            data, cursor = await snapshot()
+            reader.cursor = str(cursor)
             yield OPENING + frame({"type": "snapshot", **data}, reader.cursor)
         else:
-            seq = cursor.seq if cursor.frame else cursor.seq - 1
             reader.cursor = str(cursor)
-            yield OPENING
-        notices = -1
+            event = await event_at(session, store, cursor.seq)
+            left = native.rest(epoch, cursor.seq, event, cursor.frame) if event is not None else ()
+            yield OPENING + b"".join(left)
+        seq, notices = cursor.seq, -1
         while True:
             events, upto = await _due(session, store, seq + 1, None, "native", native.frames)
             joined = bytearray().join(data for _, _, frames in events for data in frames)
@@ -187,7 +188,8 @@ async def native_stream(
                 notices = session.feed.notices
                 joined += frame({"type": "readers", "readers": [each.plain() for each in session.readers.values()]})
             if joined:
-                reader.cursor = str(Cursor(epoch, seq, 1))
+                # Nothing was awaited since `upto` was taken, so the end of the tail is where this reader is.
+                reader.cursor = str(session.feed.cursor(epoch))
                 yield bytes(joined)
             if session.feed.failure is not None:
                 yield ai_sdk.error_frame(session.feed.failure, "Nothing can be stored just now. Come back in a moment.")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cli_processes import post, server
+from cli_processes import post, server, until
 
 from strandline.cli import demonstration
 from strandline.demo import agent, site
@@ -54,6 +54,19 @@ def test_it_serves_page_and_agent_and_says_where_and_what(tmp_path: Path) -> Non
         assert started.end(signal.SIGINT) == 0
         assert started.err == ""
         assert database.exists()
+
+
+def test_the_browser_is_opened_where_there_is_a_display(tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.part && mv {opened}.part {opened}\n')
+    browser.chmod(0o755)
+    with server("demo", cwd=tmp_path, BROWSER=f"{browser} %s", DISPLAY=":7") as started:
+        assert until("the browser", lambda: opened.exists() and opened.read_text()) == started.url
+    opened.unlink()
+    with server("demo", "--no-browser", cwd=tmp_path, BROWSER=f"{browser} %s", DISPLAY=":7") as started:
+        assert started.end(signal.SIGINT) == 0
+    assert not opened.exists()
 
 
 async def test_the_built_page_is_served_whole() -> None:

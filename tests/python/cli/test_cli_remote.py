@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cli_processes import Server, command, post, server, until
+
+from strandline.cli.remote import TryAgain, refusal
 
 
 def frames(text: str) -> list[dict[str, Any]]:
@@ -141,6 +144,21 @@ def test_what_cannot_be_asked_is_a_usage_error(say: Any, name: str, args: tuple[
     code, out, err = say(name, *args)
     assert (code, out) == (2, "")
     assert err.startswith("strandline: ") and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "again"),
+    [(400, 2, False), (401, 3, False), (403, 3, False), (404, 1, False), (409, 1, False), (422, 2, False)]
+    + [(status, 4, True) for status in (429, 500, 502, 503, 504)],
+)
+def test_a_refusal_has_the_exit_code_of_its_meaning(status: int, code: int, again: bool) -> None:
+    problem = {"title": "No", "status": status, "detail": "No, because.", "code": "some-code"}
+    answer = httpx.Response(status, json=problem, headers={"Content-Type": "application/problem+json"})
+    failure = refusal(answer, "http://x/api")
+    assert (failure.code, isinstance(failure, TryAgain)) == (code, again)
+    assert str(failure).startswith("No, because. (some-code)")
+    bare = refusal(httpx.Response(status, text="<html>"), "http://x/api")
+    assert (bare.code, isinstance(bare, TryAgain)) == (4, again)
 
 
 def test_a_token_is_asked_for_and_sent(here: Path, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,10 +38,14 @@ def test_a_strandline_or_its_application_is_served(here: Path, target: str) -> N
         assert "Traceback" not in started.err
 
 
-def test_any_asgi_application_is_served_and_logged(here: Path) -> None:
+def test_any_asgi_application_is_served_and_logged(here: Path, say: Any) -> None:
     with server("serve", "main:plain", "--host", "localhost", "--log-level", "info", cwd=here) as started:
         assert httpx.get(f"http://127.0.0.1:{started.port}/x", trust_env=False).text == "plain"
         until("the access log", lambda: "GET /x" in started.out)
+        for name in ("tail", "stop"):
+            code, _, err = say(name, "s", "--url", started.url)
+            assert code == 4
+            assert "Does --url end with the prefix of the API?" in err
 
 
 @pytest.mark.parametrize(
@@ -186,6 +190,17 @@ def test_sigterm_ends_within_the_grace_and_keeps_what_was_written(here: Path, sa
     picture = shown(say, here / "chat.db", "s")
     assert (picture["runs"][-1]["status"], picture["runs"][-1]["reason"]) == ("lost", "shutdown")
     assert reply_in(picture).startswith(seen)
+
+
+def test_a_second_ctrl_c_does_not_wait_and_loses_nothing(here: Path, say: Any) -> None:
+    with server("serve", "main:chat", cwd=here) as started:
+        post(started.api, "s", "m", "9999")
+        seen = until("the first number", lambda: reply_in(shown(say, here / "chat.db", "s")))
+        started.process.send_signal(signal.SIGINT)
+        until("the shutdown", lambda: "Shutting down" in started.err)
+        assert started.end(signal.SIGINT, patience=5) == 130
+        assert "Ended at once." in started.err and "Traceback" not in started.err
+    assert reply_in(shown(say, here / "chat.db", "s")).startswith(seen)
 
 
 def test_the_module_can_be_run(here: Path) -> None:
