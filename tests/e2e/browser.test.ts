@@ -1,3 +1,4 @@
+// biome-ignore-all lint/performance/useDomNodeTextContent: what is on the screen is what counts.
 /** The demo page in Chromium: what a visitor does to it, and what it must look like meanwhile. */
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
@@ -7,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { textOf } from "./chat.js";
-import { Proxy } from "./proxy.js";
+import { CuttingProxy } from "./proxy.js";
 import { freePort, type History, PythonServer } from "./server.js";
 import { counted, eventually, fresh, pause, trial } from "./support.js";
 
@@ -51,7 +52,7 @@ let directory: string;
 let server: PythonServer;
 let browser: Browser;
 const contexts: BrowserContext[] = [];
-const proxies: Proxy[] = [];
+const proxies: CuttingProxy[] = [];
 /** What the pages had to complain about. */
 let complaints: string[] = [];
 
@@ -162,7 +163,9 @@ class Tab {
   }
 
   history(): Promise<History> {
-    return fetch(`${server.url}/api/chat/${this.id}/messages`).then((answer) => answer.json() as Promise<History>);
+    return fetch(`${server.url}/api/chat/${this.id}/messages`).then(
+      (answer) => answer.json() as Promise<History>,
+    );
   }
 
   /** One question, one reply, of exactly this text, on the screen and in the store. */
@@ -201,7 +204,7 @@ describe("a reply survives", () => {
 
   test("a network that goes away and comes back (the browser's)", async () => {
     const context = await newContext();
-    const proxy = await Proxy.begin(server.port);
+    const proxy = await CuttingProxy.begin(server.port);
     proxies.push(proxy);
     const tab = await Tab.open(context, fresh("offline"), proxy.url);
     await tab.say("count to 120 every 25 ms");
@@ -275,8 +278,10 @@ describe("a reply survives", () => {
     await tab.say("think 5");
     await tab.at("reasoning").first().waitFor();
     await tab.page.reload();
+    await eventually("the second reply is there", async () => (await tab.replies.count()) === 2);
     await tab.isNow("completed");
     expect(await tab.replies.count()).toBe(2);
+    expect(await tab.at("reasoning").count()).toBe(1);
     expect(await tab.text()).toMatch(/the answer is 35\./);
   });
 
@@ -331,8 +336,8 @@ describe("stop", () => {
     await second.page.goto(`${server.url}/?chat=${first.id}`);
     await second.isNow("completed");
     await second.say("count to 60 every 20 ms");
-    await first.shows(5);
     await eventually("the other tab has both questions", async () => (await first.questions.count()) === 2);
+    await Promise.all([first, second].map((tab) => tab.shows(20)));
     await Promise.all([first.isNow("completed"), second.isNow("completed")]);
     for (const tab of [first, second]) {
       expect(await tab.replies.count()).toBe(2);
@@ -358,7 +363,10 @@ describe("a conversation", () => {
     await tab.at("edit").last().click();
     await tab.at("edit-text").fill("count to 9 every 1 ms");
     await tab.at("edit-save").click();
-    await eventually("the reply is that to the edited message", async () => (await tab.text()) === counted(9).trim());
+    await eventually(
+      "the reply is that to the edited message",
+      async () => (await tab.text()) === counted(9).trim(),
+    );
     await tab.isWhole(counted(9));
 
     await tab.say("fail after 3");
@@ -410,12 +418,17 @@ describe("a conversation", () => {
     await tab.isWhole(counted(80));
     // The page begins to follow the log when the session exists, so its first run has begun before that.
     await tab.say("count to 5 every 1 ms");
+    await eventually("the second reply is there", async () => (await tab.replies.count()) === 2);
     await tab.isNow("completed");
     await eventually("the log has a whole run", async () => {
-      const kinds = await tab.at("log-row").evaluateAll((rows) => rows.map((row) => row.getAttribute("data-kind")));
+      const kinds = await tab
+        .at("log-row")
+        .evaluateAll((rows) => rows.map((row) => row.getAttribute("data-kind")));
       return kinds.includes("run-ended") && kinds.includes("run-started") && kinds.includes("appended");
     });
-    const cursors = await tab.at("log-row").evaluateAll((rows) => rows.map((row) => row.getAttribute("data-cursor")));
+    const cursors = await tab
+      .at("log-row")
+      .evaluateAll((rows) => rows.map((row) => row.getAttribute("data-cursor")));
     const named = cursors.filter((cursor) => cursor !== "");
     expect(new Set(named).size).toBe(named.length);
     await eventually(
@@ -431,7 +444,7 @@ test("Chromium's own EventSource resumes by id alone through a connection that i
   const posted = await postChat({ id, messages: [message], trigger: "submit-message" });
   await posted.body?.cancel();
   let streams = 0;
-  const proxy = await Proxy.begin(server.port, ({ path }) => {
+  const proxy = await CuttingProxy.begin(server.port, ({ path }) => {
     if (!path.endsWith("/stream")) return undefined;
     streams += 1;
     // Far enough to have an id, and not to the end.
@@ -457,7 +470,12 @@ test("Chromium's own EventSource resumes by id alone through a connection that i
   // Two cuts, the rest, and the 204 that ends it.
   expect(streams).toBe(4);
   const asked = proxy.requests.filter(({ path }) => path.endsWith("/stream"));
-  expect(asked.map(({ headers }) => headers["last-event-id"] !== undefined)).toEqual([false, true, true, true]);
+  expect(asked.map(({ headers }) => headers["last-event-id"] !== undefined)).toEqual([
+    false,
+    true,
+    true,
+    true,
+  ]);
 });
 
 const postChat = (body: object): Promise<Response> =>
@@ -480,7 +498,10 @@ describe.each([
       expect(width).toBeLessThanOrEqual(options.viewport.width);
     };
     const light = await tab.page.evaluate(() => {
-      const channels = getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [];
+      const channels =
+        getComputedStyle(document.body)
+          .backgroundColor.match(/[\d.]+/g)
+          ?.map(Number) ?? [];
       return channels.slice(0, 3).reduce((sum, channel) => sum + channel, 0) / 3;
     });
     if (colorScheme === "light") expect(light).toBeGreaterThan(180);

@@ -1,8 +1,13 @@
 /** Real AI SDK chats of all three majors, without a framework around them, that remember what happened to them. */
-import { type StrandlineTransport, type StrandlineTransportOptions, strandlineTransport } from "strandline/ai-sdk";
+
 import * as ai5 from "ai5";
 import * as ai6 from "ai6";
 import * as ai7 from "ai7";
+import {
+  type StrandlineTransport,
+  type StrandlineTransportOptions,
+  strandlineTransport,
+} from "strandline/ai-sdk";
 import type { History, Message } from "./server.js";
 import { eventually } from "./support.js";
 
@@ -107,7 +112,9 @@ export class Client {
     const { major, kind, url, id, messages = [] } = options;
     const api = `${url}/api/chat`;
     this.ours =
-      kind === "ours" ? strandlineTransport({ api, ai: major, retry: RETRY, ...options.transport }) : undefined;
+      kind === "ours"
+        ? strandlineTransport({ api, ai: major, retry: RETRY, ...options.transport })
+        : undefined;
     this.state = new State(messages as never[]);
     const init = {
       id,
@@ -131,7 +138,9 @@ export class Client {
   }
 
   /** The same, without waiting for the end of the stream; the old page is gone. */
-  async reloading(changes: Partial<ClientOptions> = {}): Promise<{ client: Client; done: Promise<void>; history: History }> {
+  async reloading(
+    changes: Partial<ClientOptions> = {},
+  ): Promise<{ client: Client; done: Promise<void>; history: History }> {
     void this.chat.stop().catch(() => {}); // As a page that is left: whatever it had open is aborted.
     return open({ ...this.options, ...changes });
   }
@@ -147,11 +156,21 @@ export class Client {
 
   /** Resolves when at least so many characters are shown. */
   async shows(characters: number): Promise<void> {
-    await eventually(`${this.id} shows ${characters} characters`, () => this.text.length >= characters, 15_000, 1);
+    await eventually(
+      `${this.id} shows ${characters} characters`,
+      () => this.text.length >= characters,
+      15_000,
+      1,
+    );
   }
 
   async until(status: Status, ms = 20_000): Promise<void> {
-    await eventually(`${this.id} is ${status} (now ${this.chat.status})`, () => this.chat.status === status, ms, 1);
+    await eventually(
+      `${this.id} is ${status} (now ${this.chat.status})`,
+      () => this.chat.status === status,
+      ms,
+      1,
+    );
   }
 }
 

@@ -1,7 +1,7 @@
 /** Our transport, on a connection that is cut: the reply is the same as if it had never been. */
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, MAJORS, type Major, open, plain } from "./chat.js";
-import { type Fault, type ProxiedRequest, Proxy } from "./proxy.js";
+import { CuttingProxy, type Fault, type ProxiedRequest } from "./proxy.js";
 import { CRAMPED, type Message, TestServer } from "./server.js";
 import { counted, fresh, pool, range, trial } from "./support.js";
 
@@ -19,8 +19,8 @@ afterAll(() => server?.close());
 type Plan = (request: ProxiedRequest) => Fault | undefined;
 
 /** Runs `work` with a proxy of its own that follows `plan`. */
-async function through<T>(plan: Plan, work: (proxy: Proxy) => Promise<T>): Promise<T> {
-  const proxy = await Proxy.begin(server.port, plan);
+async function through<T>(plan: Plan, work: (proxy: CuttingProxy) => Promise<T>): Promise<T> {
+  const proxy = await CuttingProxy.begin(server.port, plan);
   try {
     return await work(proxy);
   } finally {
@@ -70,34 +70,37 @@ async function sizeOf(text: string): Promise<number> {
 }
 
 describe("cut at every byte", () => {
-  test.each(MAJORS.map((major) => ({ major })))("of the answer to the message, ai@$major", async ({ major }) => {
-    const text = "count to 6 every 4 ms";
-    const parts = await undisturbed(text);
-    const size = await sizeOf(text);
-    expect(size).toBeGreaterThan(800);
-    const ids: string[] = [];
-    let cuts = 0;
-    // The newest version at every byte, the two others at every second one.
-    const bytes = range(size + 1).filter((byte) => major === 7 || byte % 2 === major % 2);
-    await pool(bytes, WIDTH, (byte) =>
-      trial(`byte ${byte} ai@${major}`, 0, () =>
-        through(
-          ({ number }) => (number === 0 ? { cutAfter: byte } : undefined),
-          async (proxy) => {
-            const client = begin(major, proxy.url, fresh("byte"));
-            ids.push(client.id);
-            await client.chat.sendMessage({ text });
-            await isWhole(client, parts);
-            if (proxy.requests.length > 1) cuts += 1;
-          },
+  test.each(MAJORS.map((major) => ({ major })))(
+    "of the answer to the message, ai@$major",
+    async ({ major }) => {
+      const text = "count to 6 every 4 ms";
+      const parts = await undisturbed(text);
+      const size = await sizeOf(text);
+      expect(size).toBeGreaterThan(800);
+      const ids: string[] = [];
+      let cuts = 0;
+      // The newest version at every byte, the two others at every second one.
+      const bytes = range(size + 1).filter((byte) => major === 7 || byte % 2 === major % 2);
+      await pool(bytes, WIDTH, (byte) =>
+        trial(`byte ${byte} ai@${major}`, 0, () =>
+          through(
+            ({ number }) => (number === 0 ? { cutAfter: byte } : undefined),
+            async (proxy) => {
+              const client = begin(major, proxy.url, fresh("byte"));
+              ids.push(client.id);
+              await client.chat.sendMessage({ text });
+              await isWhole(client, parts);
+              if (proxy.requests.length > 1) cuts += 1;
+            },
+          ),
         ),
-      ),
-    );
-    await ranOnce(ids);
-    // A reply that comes in fewer pieces has fewer bytes around them: the last cuts may find nothing to cut.
-    expect(cuts).toBeGreaterThan(bytes.length * 0.7);
-    console.info(`ai@${major}: cut at ${cuts} of ${bytes.length} places`);
-  });
+      );
+      await ranOnce(ids);
+      // A reply that comes in fewer pieces has fewer bytes around them: the last cuts may find nothing to cut.
+      expect(cuts).toBeGreaterThan(bytes.length * 0.7);
+      console.info(`ai@${major}: cut at ${cuts} of ${bytes.length} places`);
+    },
+  );
 
   test("of a reply that fails: the failure is told, once", async () => {
     const text = "fail after 2";
@@ -114,7 +117,9 @@ describe("cut at every byte", () => {
             ids.push(client.id);
             await client.chat.sendMessage({ text });
             expect(client.chat.status).toBe("error");
-            expect(client.errors.map(({ message }) => message)).toEqual(["The reply failed. Please try again."]);
+            expect(client.errors.map(({ message }) => message)).toEqual([
+              "The reply failed. Please try again.",
+            ]);
             expect(client.finishes).toMatchObject([{ isAbort: false, isDisconnect: false, isError: true }]);
             expect(plain(client.assistants.map((message) => message.parts))).toEqual([parts]);
           },

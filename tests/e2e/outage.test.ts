@@ -1,7 +1,7 @@
 /** Servers that are away for a while, answers that are lost, processes that end: nobody is told twice or left waiting. */
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, COMBINATIONS, MAJORS, type Major, open, plain, textOf } from "./chat.js";
-import { type Fault, type ProxiedRequest, Proxy } from "./proxy.js";
+import { CuttingProxy, type Fault, type ProxiedRequest } from "./proxy.js";
 import { type Message, TestServer } from "./server.js";
 import { counted, eventually, fresh, pause, pool, range, trial, within } from "./support.js";
 
@@ -19,8 +19,11 @@ describe("a network that fails for a while", () => {
   });
   afterAll(() => server?.close());
 
-  async function through(plan: (request: ProxiedRequest) => Fault | undefined, work: (proxy: Proxy) => Promise<void>) {
-    const proxy = await Proxy.begin(server.port, plan);
+  async function through(
+    plan: (request: ProxiedRequest) => Fault | undefined,
+    work: (proxy: CuttingProxy) => Promise<void>,
+  ) {
+    const proxy = await CuttingProxy.begin(server.port, plan);
     try {
       await work(proxy);
     } finally {
@@ -48,7 +51,9 @@ describe("a network that fails for a while", () => {
           await client.chat.sendMessage({ text: "count to 20 every 4 ms" });
           await isWhole(client, counted(20));
           expect(posts).toBe(times + 1);
-          const keys = new Set(proxy.requests.filter(isChat).map(({ headers }) => headers["idempotency-key"]));
+          const keys = new Set(
+            proxy.requests.filter(isChat).map(({ headers }) => headers["idempotency-key"]),
+          );
           expect(keys.size).toBe(1);
         },
       );
@@ -57,7 +62,11 @@ describe("a network that fails for a while", () => {
     test("the answer to a regenerate is lost", async () => {
       let lose = false;
       await through(
-        (request) => (isChat(request) && lose ? { swallow: !(lose = false) } : undefined),
+        (request) => {
+          if (!isChat(request) || !lose) return undefined;
+          lose = false;
+          return { swallow: true };
+        },
         async (proxy) => {
           const client = begin(major, proxy.url, "lost-again");
           await client.chat.sendMessage({ text: "count to 6 every 2 ms" });
@@ -72,21 +81,24 @@ describe("a network that fails for a while", () => {
       );
     });
 
-    test.each([{ status: 502 }, { status: 503 }, { status: 504 }])("a gateway without a server: %o", async ({ status }) => {
-      await through(
-        // Twice before the message gets through, then the connection is cut and three attempts to resume fail.
-        ({ number }) => {
-          if (number < 2 || (number > 2 && number < 6)) return { status };
-          return number === 2 ? { cutAfter: 900 } : undefined;
-        },
-        async (proxy) => {
-          const client = begin(major, proxy.url, "gateway");
-          await client.chat.sendMessage({ text: "count to 40 every 4 ms" });
-          await isWhole(client, counted(40));
-          expect(proxy.requests.length).toBeGreaterThan(6);
-        },
-      );
-    });
+    test.each([{ status: 502 }, { status: 503 }, { status: 504 }])(
+      "a gateway without a server: %o",
+      async ({ status }) => {
+        await through(
+          // Twice before the message gets through, then the connection is cut and three attempts to resume fail.
+          ({ number }) => {
+            if (number < 2 || (number > 2 && number < 6)) return { status };
+            return number === 2 ? { cutAfter: 900 } : undefined;
+          },
+          async (proxy) => {
+            const client = begin(major, proxy.url, "gateway");
+            await client.chat.sendMessage({ text: "count to 40 every 4 ms" });
+            await isWhole(client, counted(40));
+            expect(proxy.requests.length).toBeGreaterThan(6);
+          },
+        );
+      },
+    );
 
     test("connections are refused for a while, before and during the reply", async () => {
       await through(
@@ -154,20 +166,20 @@ interface Attached {
 /** Clients of every kind, some of which have reloaded, each in the middle of a long reply. */
 async function crowd(server: TestServer, text: string): Promise<Attached[]> {
   return Promise.all(
-    COMBINATIONS.flatMap(({ major, kind }) => [false, true].map((reloaded) => ({ major, kind, reloaded }))).map(
-      async ({ major, kind, reloaded }) => {
-        let client = new Client({ major, kind, url: server.url, id: fresh(`crowd-${kind}`) });
-        let done = client.chat.sendMessage({ text });
-        await client.shows(counted(4).length);
-        if (reloaded) {
-          done.catch(() => {});
-          ({ client, done } = await client.reloading());
-        }
-        const check = watch(client);
-        await client.shows(counted(8).length);
-        return { client, done, check };
-      },
-    ),
+    COMBINATIONS.flatMap(({ major, kind }) =>
+      [false, true].map((reloaded) => ({ major, kind, reloaded })),
+    ).map(async ({ major, kind, reloaded }) => {
+      let client = new Client({ major, kind, url: server.url, id: fresh(`crowd-${kind}`) });
+      let done = client.chat.sendMessage({ text });
+      await client.shows(counted(4).length);
+      if (reloaded) {
+        done.catch(() => {});
+        ({ client, done } = await client.reloading());
+      }
+      const check = watch(client);
+      await client.shows(counted(8).length);
+      return { client, done, check };
+    }),
   );
 }
 
@@ -203,7 +215,10 @@ describe("a server that ends", () => {
               const words = wordsOf(stored);
               check(words);
               expect(words.startsWith(before[i] ?? "")).toBe(true);
-              expect(history.runs[stored?.id ?? ""]).toMatchObject({ status: "lost", reason: "process-lost" });
+              expect(history.runs[stored?.id ?? ""]).toMatchObject({
+                status: "lost",
+                reason: "process-lost",
+              });
               expect((await server.resume(client.id)).status).toBe(204);
               if (ours) {
                 expect(plain(client.chat.messages)).toEqual(history.messages);
@@ -227,7 +242,7 @@ describe("a server that ends", () => {
 
   test("kill -9 while messages are being sent: a message that is repeated to the next process is answered once", async () => {
     const server = await TestServer.begin();
-    const proxy = await Proxy.begin(server.port);
+    const proxy = await CuttingProxy.begin(server.port);
     try {
       const clients = range(12).map((i) => begin(MAJORS[i % 3] as Major, proxy.url, "sending"));
       const sent = clients.map((client) => client.chat.sendMessage({ text: "count to 10 every 2 ms" }));
@@ -284,7 +299,11 @@ describe("a server that ends", () => {
       const ending = server.end("SIGTERM");
       // New runs are refused from the signal on; or the port is closed already.
       const late = await server
-        .post("/api/chat", { id: fresh("late"), messages: [{ id: "u1", role: "user", parts: [{ type: "text", text: "hi" }] }], trigger: "submit-message" })
+        .post("/api/chat", {
+          id: fresh("late"),
+          messages: [{ id: "u1", role: "user", parts: [{ type: "text", text: "hi" }] }],
+          trigger: "submit-message",
+        })
         .then(({ status, headers }) => `${status} ${headers.has("retry-after")}`)
         .catch(() => "refused");
       expect(["503 true", "refused", "200 false"]).toContain(late);
@@ -308,7 +327,7 @@ describe("a server that ends", () => {
 
   test("a restart that takes a while, with readers that keep asking", async () => {
     const server = await TestServer.begin();
-    const proxy = await Proxy.begin(server.port);
+    const proxy = await CuttingProxy.begin(server.port);
     try {
       await pool(MAJORS, 1, async (major) => {
         const client = begin(major, proxy.url, "slow-restart");
@@ -316,7 +335,10 @@ describe("a server that ends", () => {
         const sent = client.chat.sendMessage({ text: "count to 5000 every 4 ms" });
         await client.shows(counted(10).length);
         await server.end("SIGKILL");
-        await eventually("the client has asked again", () => client.chat.status === "streaming" && proxy.requests.length > 2);
+        await eventually(
+          "the client has asked again",
+          () => client.chat.status === "streaming" && proxy.requests.length > 2,
+        );
         await server.start();
         await within(30_000, "the end of the reply", sent);
         expect(client.chat.status).toBe("error");

@@ -2,7 +2,7 @@
 import { EventSource } from "eventsource";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Client } from "./chat.js";
-import { Proxy } from "./proxy.js";
+import { CuttingProxy } from "./proxy.js";
 import { CRAMPED, TestServer } from "./server.js";
 import { counted, fresh, pool, range, trial, within } from "./support.js";
 
@@ -29,10 +29,17 @@ const hurried: typeof fetch = async (url, init) => {
 type Chunk = { type: string; delta?: string; messageId?: string };
 
 /** Reads until the server says that there is nothing more (204). */
-function readAll(url: string): Promise<{ chunks: Chunk[]; ids: string[]; done: number; code: number | undefined }> {
+function readAll(
+  url: string,
+): Promise<{ chunks: Chunk[]; ids: string[]; done: number; code: number | undefined }> {
   return new Promise((resolve) => {
     const source = new EventSource(url, { fetch: hurried as never });
-    const read = { chunks: [] as Chunk[], ids: [] as string[], done: 0, code: undefined as number | undefined };
+    const read = {
+      chunks: [] as Chunk[],
+      ids: [] as string[],
+      done: 0,
+      code: undefined as number | undefined,
+    };
     source.onmessage = ({ data, lastEventId }) => {
       if (data === "[DONE]") read.done += 1;
       else {
@@ -54,7 +61,7 @@ test("through cuts, to the end, which is a 204", async () => {
       const sent = client.chat.sendMessage({ text: "count to 60 every 4 ms" });
       await client.shows(counted(3).length);
       // The first connection brings at least the snapshot: an EventSource cannot hold back half of one.
-      const proxy = await Proxy.begin(server.port, (request) => ({
+      const proxy = await CuttingProxy.begin(server.port, (request) => ({
         cutAfter: (request.number === 0 ? 1100 : 300) + Math.floor(chance() * 900),
       }));
       try {
@@ -62,7 +69,9 @@ test("through cuts, to the end, which is a 204", async () => {
         await sent;
         expect(read.chunks[0]).toMatchObject({ type: "start", messageId: client.assistants[0]?.id });
         expect(read.chunks.filter(({ type }) => type === "start").length).toBe(1);
-        expect(read.chunks.map(({ type, delta }) => (type === "text-delta" ? delta : "")).join("")).toBe(counted(60));
+        expect(read.chunks.map(({ type, delta }) => (type === "text-delta" ? delta : "")).join("")).toBe(
+          counted(60),
+        );
         expect(read.chunks.at(-1)?.type).toBe("finish");
         expect(read.code).toBe(204);
         expect(proxy.requests.length).toBeGreaterThan(2);

@@ -30,7 +30,7 @@ export interface Fault {
 
 type Plan = (request: ProxiedRequest) => Fault | undefined;
 
-export class Proxy {
+export class CuttingProxy {
   /** Decides about each request; assign to change it. */
   plan: Plan = () => undefined;
   readonly requests: ProxiedRequest[] = [];
@@ -42,8 +42,8 @@ export class Proxy {
 
   private constructor(private readonly target: number) {}
 
-  static async begin(target: number, plan?: Plan): Promise<Proxy> {
-    const proxy = new Proxy(target);
+  static async begin(target: number, plan?: Plan): Promise<CuttingProxy> {
+    const proxy = new CuttingProxy(target);
     if (plan !== undefined) proxy.plan = plan;
     await proxy.listen();
     return proxy;

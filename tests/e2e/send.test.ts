@@ -1,7 +1,7 @@
 /** A reply from `sendMessage` to its end, in every version and with both transports. */
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, COMBINATIONS, plain } from "./chat.js";
-import { type Fault, Proxy } from "./proxy.js";
+import { CuttingProxy, type Fault } from "./proxy.js";
 import { TestServer } from "./server.js";
 import { counted, fresh } from "./support.js";
 
@@ -13,12 +13,12 @@ beforeAll(async () => {
 });
 afterAll(() => server?.close());
 
-const proxies: Proxy[] = [];
+const proxies: CuttingProxy[] = [];
 afterEach(async () => {
   for (const proxy of proxies.splice(0)) await proxy.close();
 });
-async function broken(plan: () => Fault | undefined): Promise<Proxy> {
-  const proxy = await Proxy.begin(server.port, plan);
+async function broken(plan: () => Fault | undefined): Promise<CuttingProxy> {
+  const proxy = await CuttingProxy.begin(server.port, plan);
   proxies.push(proxy);
   return proxy;
 }
@@ -139,7 +139,9 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
     expect(client.errors.map(({ message }) => message)).toEqual(["The reply failed. Please try again."]);
     expect(client.finishes).toMatchObject([{ isError: true, isAbort: false }]);
     const history = await agrees(client);
-    expect(Object.values(history.runs)).toMatchObject([{ status: "failed", error: client.errors[0]?.message }]);
+    expect(Object.values(history.runs)).toMatchObject([
+      { status: "failed", error: client.errors[0]?.message },
+    ]);
     expect(JSON.stringify(history)).not.toMatch(/Traceback|DemoFailure|traceback/);
     await client.chat.sendMessage({ text: "count to 2 every 1 ms" });
     expect(client.chat.status).toBe("ready");

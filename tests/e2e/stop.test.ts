@@ -1,7 +1,7 @@
 /** Stop stops: on every device, at any moment, once and for all. */
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, COMBINATIONS, MAJORS, open, plain, textOf } from "./chat.js";
-import { Proxy } from "./proxy.js";
+import { CuttingProxy } from "./proxy.js";
 import { type StopAnswer, TestServer } from "./server.js";
 import { counted, eventually, fresh, pause, pool, range, trial } from "./support.js";
 
@@ -13,7 +13,7 @@ beforeAll(async () => {
 });
 afterAll(() => server?.close());
 
-const proxies: Proxy[] = [];
+const proxies: CuttingProxy[] = [];
 afterEach(async () => {
   for (const proxy of proxies.splice(0)) await proxy.close();
 });
@@ -28,7 +28,11 @@ const press = async (client: Client, url = server.url): Promise<StopAnswer> => {
 };
 
 /** A client that streams a long reply and shows some of it. */
-async function streaming(options: { major: (typeof MAJORS)[number]; kind: "stock" | "ours" }, shown = 5, text = LONG) {
+async function streaming(
+  options: { major: (typeof MAJORS)[number]; kind: "stock" | "ours" },
+  shown = 5,
+  text = LONG,
+) {
   const client = new Client({ ...options, url: server.url, id: fresh("stop") });
   const sent = client.chat.sendMessage({ text });
   await client.shows(counted(shown).length);
@@ -66,7 +70,10 @@ async function isOver(client: Client, answer: StopAnswer) {
   expect(counted(2000).startsWith(text) && (text === "" || text.endsWith(" "))).toBe(true);
   expect(stored?.parts.map((part) => part.state).filter(Boolean)).not.toContain("streaming");
 
-  const closed = await eventually("the provider's stream is closed", async () => (await server.calls(client.id)).closed);
+  const closed = await eventually(
+    "the provider's stream is closed",
+    async () => (await server.calls(client.id)).closed,
+  );
   expect(closed).toMatchObject([{ run: answer.run, whole: false }]);
   expect((await server.calls(client.id)).called).toBe(1);
 
@@ -138,7 +145,11 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
     const before = await server.history(client.id);
     expect(await press(client)).toMatchObject({ run: null, status: "idle", stopped: false });
     const { run } = Object.values(before.runs)[0] as { run: string };
-    expect((await server.stop(client.id, { run })).answer).toMatchObject({ run, status: "completed", stopped: false });
+    expect((await server.stop(client.id, { run })).answer).toMatchObject({
+      run,
+      status: "completed",
+      stopped: false,
+    });
     expect(await server.history(client.id)).toEqual(before);
     expect(client.chat.status).toBe("ready");
   });
@@ -148,9 +159,15 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
     await pool(range(16), 4, (number) =>
       trial(`race ai@${major} ${kind}`, number, async (chance) => {
         const client = new Client({ ...options, url: server.url, id: fresh("race") });
-        const sent = client.chat.sendMessage({ text: "relay 8 every 2 ms" });
-        await client.shows(counted(4 + Math.floor(chance() * 5)).length);
-        await pause(chance() * 8);
+        // The first few are sure to be early and the last few to be late; the others race.
+        const slow = number < 3;
+        const sent = client.chat.sendMessage({ text: `relay 8 every ${slow ? 60 : 3} ms` });
+        if (number > 12) await sent;
+        else if (slow) await client.shows(1);
+        else {
+          await client.shows(counted(4 + Math.floor(chance() * 5)).length);
+          await pause(chance() * 8);
+        }
         const answer = await press(client);
         await sent;
         const history = await server.settled(client.id);
@@ -180,40 +197,43 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
 });
 
 describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({ major }) => {
-  test.each([{ known: false }, { known: true }])("before the message that it stops: %o", async ({ known }) => {
-    let release = () => {};
-    const hold = new Promise<void>((resolve) => {
-      release = resolve;
-    });
-    const proxy = await Proxy.begin(server.port, ({ method, path }) =>
-      method === "POST" && path === "/api/chat" ? { hold } : undefined,
-    );
-    proxies.push(proxy);
-    const id = fresh("early");
-    if (known) {
-      const other = new Client({ major, kind: "ours", url: server.url, id });
-      await other.chat.sendMessage({ text: "count to 2 every 1 ms" });
-    }
-    const { messages } = await server.history(id);
-    const client = new Client({ major, kind: "ours", url: proxy.url, id, messages });
-    const before = proxy.count("POST");
-    const sent = client.chat.sendMessage({ text: LONG });
-    await eventually("the POST is under way", () => proxy.count("POST") > before);
-    const answer = await client.ours?.stop(id);
-    if (known === false) expect((await server.history(id)).messages).toEqual([]);
-    expect(answer).toEqual({ run: null, status: "remembered", stopped: false });
-    release();
-    await sent;
-    isReady(client);
-    const history = await server.settled(id);
-    const stored = history.messages.at(-1);
-    expect(history.messages.length).toBe(messages.length + 2);
-    expect(history.runs[stored?.id ?? ""]).toMatchObject({ status: "stopped", reason: "user" });
-    expect(textOf(stored)).toBe("");
-    expect(plain(client.chat.messages)).toEqual(history.messages);
-    expect((await server.resume(id)).status).toBe(204);
-    expect((await server.calls(id)).called).toBe(known ? 1 : 0);
-  });
+  test.each([{ known: false }, { known: true }])(
+    "before the message that it stops: %o",
+    async ({ known }) => {
+      let release = () => {};
+      const hold = new Promise<void>((resolve) => {
+        release = resolve;
+      });
+      const proxy = await CuttingProxy.begin(server.port, ({ method, path }) =>
+        method === "POST" && path === "/api/chat" ? { hold } : undefined,
+      );
+      proxies.push(proxy);
+      const id = fresh("early");
+      if (known) {
+        const other = new Client({ major, kind: "ours", url: server.url, id });
+        await other.chat.sendMessage({ text: "count to 2 every 1 ms" });
+      }
+      const { messages } = await server.history(id);
+      const client = new Client({ major, kind: "ours", url: proxy.url, id, messages });
+      const before = proxy.count("POST");
+      const sent = client.chat.sendMessage({ text: LONG });
+      await eventually("the POST is under way", () => proxy.count("POST") > before);
+      const answer = await client.ours?.stop(id);
+      if (known === false) expect((await server.history(id)).messages).toEqual([]);
+      expect(answer).toEqual({ run: null, status: "remembered", stopped: false });
+      release();
+      await sent;
+      isReady(client);
+      const history = await server.settled(id);
+      const stored = history.messages.at(-1);
+      expect(history.messages.length).toBe(messages.length + 2);
+      expect(history.runs[stored?.id ?? ""]).toMatchObject({ status: "stopped", reason: "user" });
+      expect(textOf(stored)).toBe("");
+      expect(plain(client.chat.messages)).toEqual(history.messages);
+      expect((await server.resume(id)).status).toBe(204);
+      expect((await server.calls(id)).called).toBe(known ? 1 : 0);
+    },
+  );
 
   test("before the message's answer has come", async () => {
     let release = () => {};
@@ -222,7 +242,7 @@ describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({
     });
     let posts = 0;
     // The first POST is delivered and its answer lost; the repetition is held until the stop has been answered.
-    const proxy = await Proxy.begin(server.port, ({ method, path }) => {
+    const proxy = await CuttingProxy.begin(server.port, ({ method, path }) => {
       if (method !== "POST" || path !== "/api/chat") return undefined;
       posts += 1;
       return posts === 1 ? { swallow: true } : { hold };
@@ -241,7 +261,7 @@ describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({
   });
 
   test("from elsewhere, while this client's connection is gone", async () => {
-    const proxy = await Proxy.begin(server.port);
+    const proxy = await CuttingProxy.begin(server.port);
     proxies.push(proxy);
     const client = new Client({ major, kind: "ours", url: proxy.url, id: fresh("away") });
     const sent = client.chat.sendMessage({ text: LONG });
@@ -257,7 +277,7 @@ describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({
   });
 
   test("while the network is gone: the stop arrives when it is back", async () => {
-    const proxy = await Proxy.begin(server.port);
+    const proxy = await CuttingProxy.begin(server.port);
     proxies.push(proxy);
     const client = new Client({ major, kind: "ours", url: proxy.url, id: fresh("dark") });
     const sent = client.chat.sendMessage({ text: LONG });
@@ -273,6 +293,15 @@ describe.each(MAJORS.map((major) => ({ major })))("our transport, ai@$major", ({
     const history = await isOver(client, answer);
     expect(plain(client.chat.messages)).toEqual(history.messages);
   });
+});
+
+test("a provider that is silent is closed at once", async () => {
+  const { client, sent } = await streaming({ major: 7, kind: "stock" }, 1, "relay 3 every 30000 ms");
+  const began = Date.now();
+  const answer = await press(client);
+  await sent;
+  await isOver(client, answer);
+  expect(Date.now() - began).toBeLessThan(5_000);
 });
 
 test("a run that does not exist cannot be stopped, and nothing else is stopped in its place", async () => {

@@ -60,7 +60,11 @@ export function random(seed: number): Random {
 const BASE = Number(process.env.E2E_SEED ?? 20_251_004);
 
 /** Runs a trial with its own chance; a failure says which one it was. `E2E_SEED` moves all of them. */
-export async function trial<T>(name: string, number: number, body: (chance: Random) => Promise<T>): Promise<T> {
+export async function trial<T>(
+  name: string,
+  number: number,
+  body: (chance: Random) => Promise<T>,
+): Promise<T> {
   let seed = BASE + number * 7919;
   for (const letter of name) seed = (Math.imul(seed, 31) + letter.charCodeAt(0)) >>> 0;
   try {
@@ -75,7 +79,11 @@ export async function trial<T>(name: string, number: number, body: (chance: Rand
 }
 
 /** All of them, `width` at a time; after a failure no more are begun, and the first failure is thrown. */
-export async function pool<T>(items: Iterable<T>, width: number, work: (item: T) => Promise<void>): Promise<void> {
+export async function pool<T>(
+  items: Iterable<T>,
+  width: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
   const queue = [...items];
   let failure: { error: unknown } | undefined;
   const worker = async () => {
@@ -94,7 +102,11 @@ export async function pool<T>(items: Iterable<T>, width: number, work: (item: T)
 export const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** `1 2 3 … n `, as the demo agent counts. */
-export const counted = (to: number): string => range(to).map((i) => `${i + 1} `).join("");
+export const counted = (to: number): string =>
+  range(to)
+    .map((i) => `${i + 1} `)
+    .join("");
 
 /** A name for a session that nobody else has. */
-export const fresh = (name: string): string => `${name.replace(/[^a-z0-9]+/gi, "-")}-${randomUUID().slice(0, 13)}`;
+export const fresh = (name: string): string =>
+  `${name.replace(/[^a-z0-9]+/gi, "-")}-${randomUUID().slice(0, 13)}`;

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rig import Rig, running
 from server_process import ServerProcess
 

@@ -146,6 +146,9 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
         fields["chunks"] = tuple(fields["chunks"])
     elif cls is MessageCreated:
         fields["parts"] = tuple(fields["parts"])
+        fields.setdefault("parent", None)
+    elif cls is RunQueued:
+        fields.setdefault("parent", None)
     elif cls is RunEnded:
         fields["status"] = Status(fields["status"])
     return cls(**fields)

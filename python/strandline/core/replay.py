@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from strandline.core.events import Appended, Event, run_of
+from strandline.core.events import Event, frames_in, run_of
 from strandline.core.offset import Cursor, MalformedCursor, Standing, parse, standing
 from strandline.core.records import RunRecord
 from strandline.core.session import SessionState
@@ -85,7 +85,7 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
     run = state.runs.get(at) if at is not None else None
     if event is None or run is None:
         return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
-    if cursor.frame > (len(event.chunks) if isinstance(event, Appended) else 1):
+    if cursor.frame > frames_in(event):
         return Unresumable("The cursor is ahead of this session.", run.id)
     return Tail(run.id, cursor)
 

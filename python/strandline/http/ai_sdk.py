@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
-from strandline.codecs.sse import OPENING
+from strandline.codecs.sse import DONE, OPENING
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
 from strandline.core.replay import (
@@ -49,7 +50,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return session if session is not None and allows(identity, session.state.record, action) else None
 
     def stream(
-        request: Request, identity: Identity, session: LiveSession, plan: Tail | Whole, *, extra: Mapping[str, str]
+        request: Request, identity: Identity, session: LiveSession, plan: Tail | Whole, *, owed: bool = False
     ) -> Response:
         shim, major = client_of(request, settings.ai_sdk_version)
         reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now())
@@ -60,8 +61,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             "Strandline-Run": run.id,
             "Strandline-Message": run.message_id,
             "Strandline-Replay": "tail" if isinstance(plan, Tail) else "full",
-            **extra,
         }
+        if owed:
+            content = _then(content, lambda: service.sessions.paid(session, identity.user, run.id))
         service.sessions.admit_reader(session.id)
         return Stream(content, settings, headers)
 
@@ -79,9 +81,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
         session = await service.sessions.find(chat_id)
         assert session is not None
-        return stream(request, identity, session, Whole(run.id), extra={})
+        return stream(request, identity, session, Whole(run.id))
 
-    @routes.get("/{chat_id:path}/stream")
+    @routes.get("/{chat_id:anything}/stream")
     async def resume(chat_id: str, request: Request, identity: Identity = who) -> Response:
         session = await visible(chat_id, identity, Action.READ)
         if session is None:
@@ -112,9 +114,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if plan is NOTHING:
             return Response(status_code=204)
         assert isinstance(plan, Tail | Whole)
-        return stream(request, identity, session, plan, extra={})
+        return stream(request, identity, session, plan, owed=presented is None and named is None)
 
-    @routes.post("/{chat_id:path}/stop")
+    @routes.post("/{chat_id:anything}/stop")
     async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(chat_id, "id")
         body = await read_json(request, settings.max_body, optional=True)
@@ -130,7 +132,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
         return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
 
-    @routes.get("/{chat_id:path}/messages")
+    @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
         if session is None:
@@ -149,7 +151,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
 
     @routes.api_route("", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("/{path:anything}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
@@ -160,6 +162,16 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
     """How a run ended, as the history answer tells it."""
     plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
     return {**plain, "error": run.error} if run.error is not None else plain
+
+
+async def _then(content: AsyncGenerator[bytes], done: Callable[[], None]) -> AsyncGenerator[bytes]:
+    """``content``, and ``done`` once all of it, to the end of the run, was taken by the socket."""
+    last = b""
+    async with aclosing(content):
+        async for last in content:
+            yield last
+    if last.endswith(DONE):
+        done()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

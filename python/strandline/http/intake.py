@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
+
 from strandline.core.chunks import complaint
 from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
 from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
 from strandline.runtime.live import Caller
+
+
+class _Anything(PathConvertor):
+    """Like ``path``, but with line ends: whatever stands where an id belongs is answered by us, not by the router."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("anything", _Anything())
 
 MAX_PARTS = 100
 MAX_REASON = 200

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
+from strandline.core.events import frames_in
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord, SessionRecord
@@ -68,31 +69,36 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
     async def listed(identity: Identity = who, limit: int = 50) -> JSONResponse:
         if not allows(identity, None, Action.LIST):
             raise Forbidden("You may not list sessions.")
+        loaded = service.sessions.in_memory()
         records = await service.store.sessions(identity.user, max(1, min(limit, service.settings.max_sessions_listed)))
-        active = {session.id: session.state.active() for session in service.sessions.in_memory()}
+        active = {session.id: session.state.active() for session in loaded}
         shown = [_session(record, active.get(record.id, [])) for record in records]
         return JSONResponse({"sessions": shown}, headers={"Cache-Control": "no-store"})
 
-    @routes.get("/{session_id:path}/events")
+    @routes.get("/{session_id:anything}/events")
     async def events(session_id: str, request: Request, identity: Identity = who) -> Response:
         session = await visible(session_id, identity)
         presented = cursor_of(request)
         cursor = read_cursor(presented, session.state) if presented is not None else None
         # A cursor that cannot be continued gets the full state, like none at all (PROTOCOL §3.4).
-        if not isinstance(cursor, Cursor) or await event_at(session, service.store, cursor.seq) is None:
+        if isinstance(cursor, Cursor):
+            event = await event_at(session, service.store, cursor.seq)
+            if event is None or cursor.frame > frames_in(event):
+                cursor = None
+        else:
             cursor = None
         reader = reader_of(request, identity, "session", service.clock.mint("reader"), service.clock.now())
         content = native_stream(session, service.store, cursor, lambda: view(session), reader)
         service.sessions.admit_reader(session.id)
         return Stream(content, service.settings, {})
 
-    @routes.get("/{session_id:path}")
+    @routes.get("/{session_id:anything}")
     async def one(session_id: str, identity: Identity = who) -> JSONResponse:
         data, _ = await view(await visible(session_id, identity))
         return JSONResponse(data, headers={"Cache-Control": "no-store"})
 
     @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @routes.api_route("/{path:path}", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §8.")
 

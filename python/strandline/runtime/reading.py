@@ -6,7 +6,7 @@ never touch an agent, write nothing and own nothing that would need cleaning up 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +57,7 @@ def attached(session: LiveSession, reader: Reader) -> Any:
 
 async def ai_sdk_stream(
     session: LiveSession, store: Store, plan: Tail | Whole, reader: Reader, *, major: int, shim: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """One run on the AI SDK wire, from ``plan`` to its terminal frame."""
     reader.run = plan.run
     with attached(session, reader):
@@ -162,7 +162,7 @@ def _cached(entry: Entry, codec: str, epoch: str, encode: Encode) -> tuple[bytes
 
 async def native_stream(
     session: LiveSession, store: Store, cursor: Cursor | None, snapshot: Callable[[], Any], reader: Reader
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Everything that happens in a session: a snapshot (unless there is a cursor), then every event, then live."""
     with attached(session, reader):
         epoch = session.state.record.epoch
@@ -178,6 +178,12 @@ async def native_stream(
         seq, notices = cursor.seq, -1
         while True:
             events, upto = await _due(session, store, seq + 1, None, "native", native.frames)
+            if len(events) < upto - seq:
+                # Retention has taken some of them: there is no going on from here, only beginning again.
+                data, cursor = await snapshot()
+                reader.cursor, seq = str(cursor), cursor.seq
+                yield frame({"type": "snapshot", **data}, reader.cursor)
+                continue
             joined = bytearray().join(data for _, _, frames in events for data in frames)
             seq = max(seq, upto)
             if seq < session.feed.last_seq:

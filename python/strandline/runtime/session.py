@@ -368,17 +368,18 @@ class Sessions:
         return History(messages, runs, run, cursor)
 
     def owed(self, session: LiveSession, user: str) -> str | None:
-        """The run whose replay this user was promised by a history answer; the promise is used up.
-
-        The newest one: an older one was made to a page that has been loaded again since. While a run is active, a
-        resume gets that one, and only its promise is kept with it."""
+        """The run whose replay this user was promised by a history answer: the newest one, because an older one was
+        made to a page that has been loaded again since."""
         _drop_expired(session, self._clock.monotonic())
-        active = session.state.active()
+        return next((run for owner, run, _ in reversed(session.owed) if owner == user), None)
+
+    def paid(self, session: LiveSession, user: str, run: str) -> None:
+        """One such promise was kept: this user's resume was sent the run to its end. Not before: an answer that was
+        lost on its way is asked for again, and the run may have ended meanwhile."""
         for promise in reversed(session.owed):
-            if promise[0] == user and (not active or promise[1] == active[-1].id):
+            if promise[:2] == (user, run):
                 session.owed.remove(promise)
-                return promise[1]
-        return None
+                return
 
     async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
         """The path that ends at ``parent``, with content: what an agent is shown."""

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from rig import Rig, running
 
+from rig import Rig, running
 from strandline import PublicError, Run, Strandline
 from strandline.errors import Conflict, Unprocessable
 from strandline.http.auth import Auth

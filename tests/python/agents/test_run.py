@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 from pydantic import BaseModel, Field
-from rig import Answer, Rig, running
 
+from rig import Answer, Rig, running
 from strandline import ChunkRefused, Run, ui_stream
 from strandline.testing import ScriptedAgent, fold_frames, until
 

@@ -33,7 +33,7 @@ def app() -> FastAPI:
     @chat.agent
     async def reply(run: Run) -> None:
         if run.prompt()[-1]["content"] == "flood":
-            for _ in range(1500):
+            for _ in range(600):
                 await run.text("x" * 16_000)
                 await run.data("mark", 0, transient=True)
                 await asyncio.sleep(0.001)

@@ -84,11 +84,11 @@ def test_runs_are_found_by_what_they_answer_and_by_key() -> None:
 def test_the_table_of_transitions_is_closed_and_ends_are_final() -> None:
     assert set(TRANSITIONS) == set(Status)
     ends = set(Status) - ACTIVE
-    assert TRANSITIONS == {
+    assert {
         Status.QUEUED: {Status.RUNNING, Status.STOPPED, Status.LOST},
         Status.RUNNING: ends,
         **{end: set() for end in ends},
-    }
+    } == TRANSITIONS
     for before in Status:
         for after in Status:
             assert may(before, after) == (after in TRANSITIONS[before])

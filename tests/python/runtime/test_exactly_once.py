@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import SHIM, Answer, Rig, running
 
+from rig import SHIM, Answer, Rig, running
 from strandline.core.message import FoldState
 from strandline.core.offset import parse
 from strandline.stores import MemoryStore

@@ -9,8 +9,8 @@ import random
 from typing import Any
 
 import pytest
-from rig import Rig, running
 
+from rig import Rig, running
 from strandline import Run
 from strandline.core.message import fold
 from strandline.stores import MemoryStore

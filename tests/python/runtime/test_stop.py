@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from rig import Rig, running
 
+from rig import Rig, running
 from strandline import Run
 from strandline.core.offset import parse
 from strandline.testing import until
