@@ -267,6 +267,8 @@ export function strandlineTransport(
       // A chat has one status: that of what it asked for last, and nothing after its end.
       if (turn.isOpen && turns.get(chatId) === turn) report(chatId, status, detail);
     };
+    // Without a cursor "what is active" is asked for, and that may have changed when an answer was lost.
+    const resumeKey = createKey(clock);
     const stream = createRunStream({
       clock,
       retry,
@@ -277,7 +279,7 @@ export function strandlineTransport(
         if (status === "ended") end(detail.reason ?? "");
       },
       request(cursor, run, signal) {
-        const position = cursor === undefined ? undefined : { [CURSOR_HEADER]: cursor };
+        const position = cursor === undefined ? { [KEY_HEADER]: resumeKey } : { [CURSOR_HEADER]: cursor };
         return request(streamUrl(api, chatId, run), { signal, cache: "no-store" }, call.headers, position);
       },
     });

@@ -13,7 +13,7 @@ export const CLIENT_HEADER = "Strandline-Client";
 /** Header: the cursor to go on after (§3.2). */
 export const CURSOR_HEADER = "Last-Event-ID";
 
-/** Header: names one POST, however often it is repeated (§7.4). */
+/** Header: names one POST, or one resume, however often it is repeated (§7.4, §6.6). */
 export const KEY_HEADER = "Idempotency-Key";
 
 /** Response header: id of the run that is streamed (§5.1). */

@@ -223,7 +223,6 @@ class FailingStore:
         self._gate.set()
 
     async def commit(self, batch: Batch) -> None:
-        """See the port."""
         self.attempts += 1
         await self._gate.wait()
         if self._error is not None:
@@ -232,63 +231,51 @@ class FailingStore:
         self.committed.append(batch)
 
     async def open(self) -> int:
-        """See the port."""
         return await self.inner.open()
 
     async def close(self) -> None:
-        """See the port."""
         await self.inner.close()
 
     async def session(self, session_id: str) -> SessionRecord | None:
-        """See the port."""
         self._check()
         return await self.inner.session(session_id)
 
     async def sessions(
         self, owner: str | None = None, limit: int = 100, before: int | None = None
     ) -> list[SessionRecord]:
-        """See the port."""
         self._check()
         return await self.inner.sessions(owner, limit, before)
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
-        """See the port."""
         self._check()
         return await self.inner.outline(session_id)
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
-        """See the port."""
         self._check()
         return await self.inner.messages(session_id, versions)
 
     async def runs(self, session_id: str) -> list[RunRecord]:
-        """See the port."""
         self._check()
         return await self.inner.runs(session_id)
 
     async def run(self, run_id: str) -> RunRecord | None:
-        """See the port."""
         self._check()
         return await self.inner.run(run_id)
 
     async def unfinished(self) -> list[RunRecord]:
-        """See the port."""
         return await self.inner.unfinished()
 
     async def events(
         self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
     ) -> list[tuple[int, bytes]]:
-        """See the port."""
         self._check()
         return await self.inner.events(session_id, first_seq, last_seq, run)
 
     async def expire(self, before: int) -> int:
-        """See the port."""
         self._check()
         return await self.inner.expire(before)
 
     async def checkpoint(self, *, truncate: bool = False) -> None:
-        """See the port."""
         await self.inner.checkpoint(truncate=truncate)
 
     def _check(self) -> None:

@@ -21,16 +21,15 @@ from strandline.core.replay import (
     Unresumable,
     Whole,
     fallback,
-    plan_fresh,
     plan_named,
     plan_tail,
     read_cursor,
 )
 from strandline.errors import NotFound
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import caller_of, chat_request, stop_reason
+from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
-from strandline.http.stream import Stream, client_of, cursor_of, query_id, reader_of
+from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
@@ -50,7 +49,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return session if session is not None and allows(identity, session.state.record, action) else None
 
     def stream(
-        request: Request, identity: Identity, session: LiveSession, plan: Tail | Whole, *, owed: bool = False
+        request: Request,
+        identity: Identity,
+        session: LiveSession,
+        plan: Tail | Whole,
+        *,
+        owed: bool = False,
+        counted: bool = True,
     ) -> Response:
         shim, major = client_of(request, settings.ai_sdk_version)
         reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now())
@@ -64,14 +69,17 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         }
         if owed:
             content = _then(content, lambda: service.sessions.paid(session, identity.user, run.id))
-        service.sessions.admit_reader(session.id)
-        return Stream(content, settings, headers)
+        return Stream(content, settings, headers, place_for(reader, session, service.sessions, counted=counted))
 
     @routes.post("")
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
         chat_id, asked, rest = chat_request(body, request.headers.get("idempotency-key"))
+        session = await service.sessions.find(chat_id)
+        if session is not None and not allows(identity, session.state.record, Action.SUBMIT):
+            raise NotFound("There is no such session.")  # before a limit could say that there is one
         service.sessions.admit_reader(chat_id)  # before anything is started that could then not be shown
+        before = session.state.record.last_seq if session is not None else 0
         run = await service.sessions.submit(
             chat_id,
             asked,
@@ -81,7 +89,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
         session = await service.sessions.find(chat_id)
         assert session is not None
-        return stream(request, identity, session, Whole(run.id))
+        # A run that this request has started is shown to it, also where another reader has been quicker.
+        return stream(request, identity, session, Whole(run.id), counted=run.first_seq <= before)
 
     @routes.get("/{chat_id:anything}/stream")
     async def resume(chat_id: str, request: Request, identity: Identity = who) -> Response:
@@ -92,6 +101,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         plan: Plan | Unresumable
         presented = cursor_of(request)
         named = query_id(request, "run")
+        owed = False
         if presented is not None:
             cursor = read_cursor(presented, session.state)
             if isinstance(cursor, str):
@@ -106,7 +116,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         elif named is not None:
             plan = plan_named(session.state, named)
         else:
-            plan = plan_fresh(session.state, service.sessions.owed(session, identity.user))
+            key = request.headers.get("idempotency-key")
+            plan = service.sessions.resume(session, identity.user, key and check_id(key, "Idempotency-Key"))
+            owed = key is None
         if isinstance(plan, Unresumable):
             if shim:
                 return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
@@ -114,7 +126,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if plan is NOTHING:
             return Response(status_code=204)
         assert isinstance(plan, Tail | Whole)
-        return stream(request, identity, session, plan, owed=presented is None and named is None)
+        return stream(request, identity, session, plan, owed=owed)
 
     @routes.post("/{chat_id:anything}/stop")
     async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -150,8 +162,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             headers={"Cache-Control": "no-store"},
         )
 
-    @routes.api_route("", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @routes.api_route("/{path:anything}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("", methods=["GET", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    @routes.api_route(
+        "/{path:anything}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False
+    )
     async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
@@ -165,7 +179,7 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
 
 
 async def _then(content: AsyncGenerator[bytes], done: Callable[[], None]) -> AsyncGenerator[bytes]:
-    """``content``, and ``done`` once all of it, to the end of the run, was taken by the socket."""
+    """``content``, and ``done`` once all of it, to the end of the run, was sent."""
     last = b""
     async with aclosing(content):
         async for last in content:

@@ -23,6 +23,9 @@ class _Anything(PathConvertor):
 
 register_url_convertor("anything", _Anything())
 
+ODD = ("HEAD", "OPTIONS", "TRACE")
+"""Methods that no route has and that the router would answer by itself, without a problem document."""
+
 MAX_PARTS = 100
 MAX_REASON = 200
 _OWN = frozenset({"id", "messages", "trigger", "messageId"})

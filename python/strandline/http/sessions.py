@@ -16,8 +16,9 @@ from strandline.core.records import RunRecord, SessionRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Forbidden, NotFound
 from strandline.http.auth import Action, Identity
+from strandline.http.intake import ODD
 from strandline.http.problems import ProblemRoute
-from strandline.http.stream import Stream, cursor_of, reader_of
+from strandline.http.stream import Stream, cursor_of, place_for, reader_of
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import event_at, native_stream
 from strandline.runtime.service import Service
@@ -89,16 +90,15 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             cursor = None
         reader = reader_of(request, identity, "session", service.clock.mint("reader"), service.clock.now())
         content = native_stream(session, service.store, cursor, lambda: view(session), reader)
-        service.sessions.admit_reader(session.id)
-        return Stream(content, service.settings, {})
+        return Stream(content, service.settings, {}, place_for(reader, session, service.sessions))
 
     @routes.get("/{session_id:anything}")
     async def one(session_id: str, identity: Identity = who) -> JSONResponse:
         data, _ = await view(await visible(session_id, identity))
         return JSONResponse(data, headers={"Cache-Control": "no-store"})
 
-    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
     async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §8.")
 

@@ -7,7 +7,9 @@ of ending streams at shutdown is kept back (the grace period): the runtime close
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import anyio
 from sse_starlette.event import ServerSentEvent
@@ -18,7 +20,9 @@ from starlette.types import Receive, Scope, Send
 from strandline.codecs.sse import HEADERS, HEARTBEAT
 from strandline.core.ids import check_id
 from strandline.http.auth import Identity
+from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import Reader
+from strandline.runtime.session import Sessions
 from strandline.settings import Settings
 
 logger = logging.getLogger("strandline.http")
@@ -34,9 +38,15 @@ class _Heartbeat(ServerSentEvent):
 
 
 class Stream(EventSourceResponse):
-    """One streaming response of ready-made bytes."""
+    """One streaming response of ready-made bytes. ``place`` is held as long as it lasts; it may refuse."""
 
-    def __init__(self, content: AsyncIterator[bytes], settings: Settings, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        settings: Settings,
+        headers: Mapping[str, str],
+        place: AbstractContextManager[Any] | None = None,
+    ) -> None:
         super().__init__(
             content,
             headers={**HEADERS, **headers},
@@ -46,12 +56,27 @@ class Stream(EventSourceResponse):
             shutdown_event=anyio.Event(),
             shutdown_grace_period=settings.shutdown_grace + _BEYOND_GRACE,
         )
+        self._place = place or nullcontext()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            logger.info("a reader was too slow and was dropped", extra={"action": "reader-dropped"})
+        with self._place:
+            try:
+                await super().__call__(scope, receive, send)
+            except SendTimeoutError:
+                logger.info("a reader was too slow and was dropped", extra={"action": "reader-dropped"})
+
+
+@contextmanager
+def place_for(reader: Reader, session: LiveSession, sessions: Sessions, *, counted: bool = True) -> Iterator[None]:
+    """A place among the session's readers, counted and taken in one step: those who come at the same moment are not
+    all let in. Raises TooMany before anything was sent, so that it can still be answered."""
+    if counted:
+        sessions.admit_reader(session.id)
+    session.readers[reader.id] = reader
+    try:
+        yield
+    finally:
+        session.readers.pop(reader.id, None)
 
 
 def client_of(request: Request, default_major: int) -> tuple[bool, int]:

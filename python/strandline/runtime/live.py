@@ -172,6 +172,17 @@ class Command:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A replay that a user is owed until the monotonic time ``until``: a history answer left its message
+    out, or (``key``) a resume with this key was given it and may not have got it."""
+
+    user: str
+    run: str
+    key: str | None
+    until: float
+
+
 class LiveSession:
     """One session in memory. Only the journal changes it, and only after a commit."""
 
@@ -198,7 +209,7 @@ class LiveSession:
         self.segmented = state.record.last_seq
         self.oldest_at: float | None = None
         self.readers: dict[str, Any] = {}
-        self.owed: list[tuple[str, str, float]] = []
+        self.owed: list[Promise] = []
         self.touched = at
 
     @property

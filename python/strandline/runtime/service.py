@@ -88,13 +88,21 @@ class Service:
         """Shut down to the end and give the store back."""
         if self._runner is None or self._journal is None:
             return
-        await self.drain()
+        try:
+            await self.drain()
+            await self._rest()
+            await self._journal.stop()
+        finally:
+            # Also when this is cancelled (a second signal): the store's threads would keep the process for ever.
+            await self._rest()
+            await self.store.close()
+        self._sessions = self._runner = self._journal = self._janitor = self._draining = None
+
+    async def _rest(self) -> None:
+        """End what only time drives."""
         if self._watchdog is not None:
             self._watchdog.stop()
         if self._janitor is not None:
             self._janitor.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._janitor
-        await self._journal.stop()
-        await self.store.close()
-        self._sessions = self._runner = self._journal = self._janitor = self._draining = None

@@ -26,13 +26,14 @@ from strandline.core.events import (
 )
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.replay import Plan, Whole, plan_fresh, plan_named
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.journal import Journal
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Promise, started
 from strandline.runtime.memory import StopMemory
 from strandline.settings import Settings
 from strandline.stores.port import Store
@@ -42,6 +43,8 @@ May = Callable[[SessionRecord | None], bool]
 """Asked with the session's record, or None when it does not exist yet."""
 
 _ALL_SEQS = 2**62
+MAX_OWED = 100
+"""Promised replays per session that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,24 +365,36 @@ class Sessions:
         cursor = None
         if run is not None:
             cursor = Cursor(state.record.epoch, run.first_seq, 0)
-            session.owed.append((user, run.id, self._clock.monotonic() + self._settings.owed_for))
-            del session.owed[:-100]
+            self._owe(session, user, run.id, None)
         messages = await self.store.messages(session.id, [message.version for message in shown])
         return History(messages, runs, run, cursor)
 
-    def owed(self, session: LiveSession, user: str) -> str | None:
-        """The run whose replay this user was promised by a history answer: the newest one, because an older one was
-        made to a page that has been loaded again since."""
+    def resume(self, session: LiveSession, user: str, key: str | None) -> Plan:
+        """What a resume without cursor is given (PROTOCOL §6.2, §6.6). ``key`` names it, however often it is repeated.
+
+        Of several promises the newest counts: an older one was made to a page that has been loaded again since."""
         _drop_expired(session, self._clock.monotonic())
-        return next((run for owner, run, _ in reversed(session.owed) if owner == user), None)
+        for promise in session.owed:
+            if key is not None and (promise.user, promise.key) == (user, key):
+                return plan_named(session.state, promise.run)
+        owed = (promise.run for promise in reversed(session.owed) if promise.user == user and promise.key is None)
+        plan = plan_fresh(session.state, next(owed, None))
+        if key is not None and isinstance(plan, Whole):
+            # An answer that is lost on its way is asked for again, and the run may have ended meanwhile.
+            self.paid(session, user, plan.run)
+            self._owe(session, user, plan.run, key)
+        return plan
 
     def paid(self, session: LiveSession, user: str, run: str) -> None:
-        """One such promise was kept: this user's resume was sent the run to its end. Not before: an answer that was
-        lost on its way is asked for again, and the run may have ended meanwhile."""
+        """The replay of ``run`` that this user was promised was sent, to its end or under a key of its own."""
         for promise in reversed(session.owed):
-            if promise[:2] == (user, run):
+            if (promise.user, promise.run, promise.key) == (user, run, None):
                 session.owed.remove(promise)
                 return
+
+    def _owe(self, session: LiveSession, user: str, run: str, key: str | None) -> None:
+        session.owed.append(Promise(user, run, key, self._clock.monotonic() + self._settings.owed_for))
+        del session.owed[:-MAX_OWED]
 
     async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
         """The path that ends at ``parent``, with content: what an agent is shown."""
@@ -441,7 +456,7 @@ class Sessions:
 
 
 def _drop_expired(session: LiveSession, now: float) -> None:
-    session.owed = [promise for promise in session.owed if promise[2] > now]
+    session.owed = [promise for promise in session.owed if promise.until > now]
 
 
 def _end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:

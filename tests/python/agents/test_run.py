@@ -475,8 +475,14 @@ CHUNKS: list[Any] = [
 ]
 
 
+def plain_chunk(chunk: Any) -> Any:
+    if isinstance(chunk, BaseModel):
+        return chunk.model_dump(by_alias=True, exclude_none=True)
+    return {"type": "text-start", "id": "1"} if isinstance(chunk, Start) else chunk
+
+
 def plain_chunks() -> list[Any]:
-    return [chunk if isinstance(chunk, dict) else chunk.model_dump(by_alias=True, exclude_none=True) if isinstance(chunk, BaseModel) else {"type": "text-start", "id": "1"} for chunk in CHUNKS]  # fmt: skip
+    return [plain_chunk(chunk) for chunk in CHUNKS]
 
 
 async def test_ui_stream_takes_dicts_models_and_dataclasses() -> None:
@@ -514,10 +520,6 @@ async def test_ui_stream_closes_its_source_whatever_happens() -> None:
                     await asyncio.sleep(0)
             finally:
                 closed.append("iterator")
-
-    async def agent(run: Run) -> AsyncIterator[Any]:
-        async for chunk in ui_stream(Opened()):
-            yield chunk
 
     async with running(agent=lambda run: ui_stream(Opened())) as rig:
         answer = await rig.post("c")

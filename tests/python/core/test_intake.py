@@ -94,11 +94,14 @@ REGENERATES: list[tuple[str, Any, Request, Decision | str]] = [
     ("an unknown reply, empty session", empty, asked(A1, trigger=REGENERATE), "unknown-message"),
 ]
 
+FAMILIES = (("submit", SUBMITS), ("named", NAMED), ("again", REGENERATES))
+
 
 @pytest.mark.parametrize(
-    ("make", "request_", "expected"), [row[1:] for row in SUBMITS + NAMED + REGENERATES],
-    ids=[f"{family}: {row[0]}" for family, rows in (("submit", SUBMITS), ("named", NAMED), ("again", REGENERATES)) for row in rows],
-)  # fmt: skip
+    ("make", "request_", "expected"),
+    [row[1:] for row in SUBMITS + NAMED + REGENERATES],
+    ids=[f"{family}: {row[0]}" for family, rows in FAMILIES for row in rows],
+)
 def test_which_request_is_this(make: Any, request_: Request, expected: Decision | str) -> None:
     known = {"v-u1": HELLO, "v-u9": HELLO}
     decision = decide(request_, make(), known)

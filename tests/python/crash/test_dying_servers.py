@@ -1,4 +1,4 @@
-"""Servers that die: killed in the middle of replies, told to go, started twice (DESIGN §1.5, §7, R7-R9)."""
+"""Servers that die under blocking clients, as plain HTTP libraries are (DESIGN §1.5, §7); more in its neighbours."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def check_counted(text: str) -> None:
 def test_what_anybody_was_shown_before_a_kill_is_there_after_it(serve: Serve) -> None:
     dice = random.Random(1)
     server = serve()
-    for turn in range(3):
+    for turn in range(2):
         chats = [f"c{turn}-{number}" for number in range(4)]
         listeners = [Listener(server, chat, "count to 100000 every 1 ms") for chat in chats]
         for listener in listeners:
@@ -122,20 +122,7 @@ def test_what_anybody_was_shown_before_a_kill_is_there_after_it(serve: Serve) ->
             following = Listener(server, chat, "count to 3 every 1 ms", "u2")
             following.join(10)
             assert following.text == "1 2 3 "
-    assert server.said().count("ended as lost") == 3
-
-
-def test_a_kill_right_after_a_finish_keeps_the_finish(serve: Serve) -> None:
-    server = serve()
-    for turn in range(3):
-        listener = Listener(server, f"c{turn}", "count to 20 every 1 ms")
-        listener.join(10)
-        assert listener.reader.frames[-1].done
-        server.kill()
-        server.start()
-        (run,) = history(server, f"c{turn}")["runs"].values()
-        assert run["status"] == "completed"
-        assert reply(history(server, f"c{turn}")) == listener.text
+    assert server.said().count("ended as lost") == 2
 
 
 @pytest.mark.parametrize("shim", [True, False])
@@ -189,50 +176,6 @@ def test_sigterm_under_load_loses_nothing_and_keeps_its_grace(serve: Serve, shim
     assert "of an earlier process" not in server.said()
 
 
-def test_while_it_shuts_down_new_messages_are_refused_and_readers_stay(serve: Serve) -> None:
-    server = serve(env={"STRANDLINE_SHUTDOWN_GRACE": "5"})
-    # Uvicorn takes no new connection after the signal, so this one must be open before it.
-    with httpx.Client(base_url=server.url, timeout=30) as client:
-        listener = Listener(server, "c", "count to 100 every 10 ms")
-        listener.hear(3)
-        client.get("/api/health")
-        began = time.monotonic()
-        terminated = threading.Thread(target=server.terminate, daemon=True)
-        terminated.start()
-        time.sleep(0.2)
-        message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}
-        with contextlib.suppress(httpx.HTTPError):
-            refused = client.post("/api/chat", json={"id": "d", "messages": [message]})
-            assert (refused.status_code, refused.json()["code"]) == (503, "shutting-down")
-        terminated.join(10)
-    listener.join(5)
-    assert listener.reader.frames[-1].done
-    assert listener.text.split()[-1] == "100", "a run that ends within the grace is finished"
-    assert time.monotonic() - began < 4
-
-
-def test_an_idle_server_with_readers_goes_at_once(serve: Serve) -> None:
-    server = serve(env={"STRANDLINE_SHUTDOWN_GRACE": "10"})
-    Listener(server, "c", "count to 3 every 1 ms").join(10)
-    opened = threading.Event()
-
-    def follow() -> None:
-        with (
-            contextlib.suppress(httpx.HTTPError),
-            httpx.stream("GET", f"{server.url}/api/sessions/c/events", timeout=30) as response,
-        ):
-            for _ in response.iter_raw():
-                opened.set()
-
-    threads = [threading.Thread(target=follow, daemon=True) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    assert opened.wait(5)
-    code, seconds = server.terminate()
-    assert code in (0, -15)
-    assert seconds < 2
-
-
 def test_agents_in_threads_do_not_hold_the_exit_up(serve: Serve) -> None:
     server = serve(app="threads", env={"STRANDLINE_SHUTDOWN_GRACE": "0.3"})
     counting = Listener(server, "count", "go")
@@ -248,27 +191,3 @@ def test_agents_in_threads_do_not_hold_the_exit_up(serve: Serve) -> None:
     server.start()
     check_counted(reply(history(server, "count")))
     assert reply(history(server, "count")) == counting.text
-
-
-def test_a_second_process_on_the_same_file_is_told_what_to_do(serve: Serve, tmp_path: Any) -> None:
-    server = serve()
-    second = serve(env={"STRANDLINE_LOCK_WAIT": "0.2"}, wait=False)
-    assert second.process is not None
-    assert second.process.wait(15) != 0
-    assert "StoreInUse" in second.said()
-    assert "process" in second.said()
-    listener = Listener(server, "c", "count to 3 every 1 ms")
-    listener.join(10)
-    assert listener.text == "1 2 3 "
-
-
-def test_a_second_process_takes_over_once_the_first_has_gone(serve: Serve) -> None:
-    server = serve()
-    listener = Listener(server, "c", "count to 100000 every 1 ms")
-    listener.hear(5)
-    second = serve(env={"STRANDLINE_LOCK_WAIT": "20"}, wait=False)
-    time.sleep(0.5)
-    server.kill()
-    second.wait_ready()
-    listener.join(5)
-    assert reply(history(second, "c")).startswith(listener.text)

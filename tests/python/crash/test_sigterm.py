@@ -71,7 +71,7 @@ async def test_an_exit_signal_under_load_loses_nothing_and_ends_in_time(serve: S
         assert next(frame for frame in reversed(feed.frames) if frame.cursor).chunk["type"] == "run-ended"
 
         await visitor.start()  # at once: the lock is free
-        for chat, reading in short.items():
+        for chat in short:
             history = await visitor.history(chat)
             assert text_of(history["messages"][1]) == numbers(30)
             assert [run["status"] for run in history["runs"].values()] == ["completed"]

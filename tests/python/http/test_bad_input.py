@@ -104,7 +104,7 @@ async def test_every_field_of_a_message_set_to_every_kind_of_value(path: tuple[A
                 del inner[path[-1]]
                 answer = await (await rig.open("POST", "/api/chat", absent)).end()
                 assert answer.status in (200, 400, 409, 422)
-        answer, call = await rig.begun("still-works")
+        answer, _ = await rig.begun("still-works")
         await answer.end()
         assert answer.text == "ok"
 
@@ -317,7 +317,7 @@ async def test_a_foreign_session_looks_exactly_like_an_unknown_one_on_every_rout
 
 
 async def test_a_foreign_run_cannot_be_read_or_stopped_through_ones_own_session(rig: Rig) -> None:
-    answer, call = await rig.begun("hers")
+    _, call = await rig.begun("hers")
     eve = rig.as_user("eve")
     await eve.post("mine")
     assert (await eve.resume("mine", query=f"?run={call.run.id}")).status == 204
@@ -328,6 +328,6 @@ async def test_a_foreign_run_cannot_be_read_or_stopped_through_ones_own_session(
 async def test_an_id_that_somebody_only_asked_about_is_not_theirs(rig: Rig) -> None:
     eve = rig.as_user("eve")
     assert (await eve.post("c", messageId="nobody")).status == 409
-    answer, call = await rig.begun("c")
+    _, call = await rig.begun("c")
     assert call.run.user.user == "ann"
     assert (await eve.post("c")).status == 404

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import random
@@ -93,9 +94,7 @@ async def test_deltas_that_wait_for_the_same_commit_become_one_and_the_message_i
     for event in log:
         if event["type"] == "appended":
             kinds = [(chunk["type"], chunk.get("id")) for chunk in event["chunks"]]
-            assert all(
-                before != after or before[0] != "text-delta" for before, after in zip(kinds, kinds[1:], strict=False)
-            )
+            assert all(one != next or one[0] != "text-delta" for one, next in itertools.pairwise(kinds))
 
 
 async def test_a_run_with_too_much_pending_waits_for_a_commit_and_goes_on() -> None:
