@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from strandline.runtime.service import Service
 from strandline.settings import Settings
 from strandline.stores import open_store
 from strandline.stores.port import Store
+
+logger = logging.getLogger("strandline")
 
 _AgentT = TypeVar("_AgentT", bound=Callable[..., Any])
 _HookT = TypeVar("_HookT", bound=Callable[..., Any])
@@ -170,9 +173,14 @@ class Strandline:
         message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
         user = run.author.removeprefix("user:")
         ended = Ended(session.id, run.id, user, run.status.value, run.reason, run.error, message, run.usage)
-        for hook in self._hooks:
-            if inspect.iscoroutinefunction(hook):
-                outcome: Awaitable[Any] = hook(ended)
-                await outcome
-            else:
-                await asyncio.to_thread(hook, ended)
+        outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                logger.error("on_end failed for %s", run.id, exc_info=outcome, extra={"action": "on-end-failed"})
+
+
+async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:
+    if inspect.iscoroutinefunction(hook):
+        await hook(ended)
+    else:
+        await asyncio.to_thread(hook, ended)

@@ -36,7 +36,7 @@ async def gone(server: ServerProcess, began: float, within: float) -> int:
     return int(process.returncode)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_an_exit_signal_under_load_loses_nothing_and_ends_in_time(serve: Serve, number: signal.Signals) -> None:
     server = serve(env=ENV)
     async with Visitor(server) as visitor:
@@ -180,7 +180,7 @@ async def test_a_second_process_on_the_file_is_told_what_to_do_and_changes_nothi
         assert (await visitor.history("c"))["activeRun"]["status"] == "running"
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 async def test_a_successor_waits_for_the_lock_and_takes_over(serve: Serve, tmp_path: Path, how: signal.Signals) -> None:
     """As with ``--reload``, or a rolling restart on one host."""
     first = serve(env=ENV)

@@ -34,7 +34,7 @@ def pem(key: Any) -> str:
 
 
 def token(key: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any] | None = None, **claims: Any) -> str:
-    payload = {"sub": "ann", "exp": int(time.time()) + 60} | claims
+    payload = {"sub": "ann", "exp": int(time.time()) + 86_400} | claims
     kept = {name: value for name, value in payload.items() if value is not None}
     return jwt.encode(kept, key, algorithm, headers=headers)
 
@@ -125,7 +125,7 @@ async def test_an_expired_token_with_a_wrong_signature_is_not_told_so() -> None:
         pytest.param(token(exp=None), id="no exp"),
         pytest.param(token(sub=None), id="no sub"),
         pytest.param(token(sub=42), id="a sub that is no string"),
-        pytest.param(token(nbf=int(time.time()) + 3600), id="not yet valid"),
+        pytest.param(token(nbf=int(time.time()) + 43_200), id="not yet valid"),
         pytest.param(token(aud="elsewhere"), id="for somebody else"),
         pytest.param(token("another-secret-of-thirty-two-bytes!!"), id="another secret"),
         pytest.param(token(SECRET * 2, "HS512"), id="another algorithm"),
@@ -159,7 +159,7 @@ def forged(header: dict[str, Any], signature: bytes = b"") -> str:
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
-    payload = {"sub": "ann", "exp": int(time.time()) + 60}
+    payload = {"sub": "ann", "exp": int(time.time()) + 86_400}
     return f"{part(json.dumps(header).encode())}.{part(json.dumps(payload).encode())}.{part(signature)}"
 
 

@@ -12,8 +12,8 @@ from rig import Answer, Rig, running
 from strandline.core.offset import Cursor, parse
 
 GARBAGE = [
-    "0", "garbage", "-1", "null", "undefined", "..", "a.1.1", "ABCD1234.1.1", "abcd1234.1", "abcd1234.01.1", "x" * 10_000,
-    "abcd1234.1.1.1", "abcd1234.1.1;", "[object Object]", "'", "1.1", "ä",
+    "0", "garbage", "-1", "null", "undefined", "..", "a.1.1", "ABCD1234.1.1", "abcd1234.1", "abcd1234.01.1",
+    "x" * 10_000, "abcd1234.1.1.1", "abcd1234.1.1;", "[object Object]", "'", "1.1", "ä",
 ]  # fmt: skip
 
 
@@ -136,8 +136,7 @@ async def test_after_the_log_has_expired_a_cursor_gets_the_full_state(tmp_path: 
         assert tail.frames == answer.frames[4:]
         await rig.go_cold()
         await rig.clock.jump(rig.chat.settings.log_retention + 100)
-        await rig.passing(lambda: rig.clock.monotonic())
-        assert await rig.store.expire(rig.clock.now() - int(rig.chat.settings.log_retention * 1000)) >= 0
+        await rig.store.expire(rig.clock.now() - int(rig.chat.settings.log_retention * 1000))
         assert await rig.store.events("c", 1, 10**6) == []
         full = await (await rig.resume("c", middle)).end()
         assert full.headers["strandline-replay"] == "full"

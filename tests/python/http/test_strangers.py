@@ -149,7 +149,7 @@ async def test_a_policy_that_lets_others_in_makes_one_session_for_both() -> None
         call.say(" you").finish()
         await reading.end()
         assert reading.text == "hello you"
-        # What is owed to one reader is not owed to another.
+        # The list is of one's own.
         assert (await bob.ask("GET", "/api/sessions", headers=operator)).json == {"sessions": []}
 
 
@@ -168,7 +168,7 @@ async def test_names_of_others_mean_nothing_in_ones_own_session(rig: Rig) -> Non
     call.say("secret")
     await answer.until_text("secret")
     eve = rig.as_user("eve")
-    mine, own = await eve.open("POST", "/api/chat", await body_of("mine", "v1")), None
+    mine = await eve.post("mine", id="v1")
     own = await rig.agent.called(2)
     assert mine.status == 200
     for query in (f"?run={call.run.id}", f"?run={call.run.id}&after={answer.cursor}"):
@@ -193,10 +193,6 @@ async def test_names_of_others_mean_nothing_in_ones_own_session(rig: Rig) -> Non
         assert b"secret" not in seen
     assert [each["id"] for each in (await eve.ask("GET", "/api/sessions")).json["sessions"]] == ["mine"]
     assert [each["id"] for each in (await rig.ask("GET", "/api/sessions")).json["sessions"]] == ["hers"]
-
-
-async def body_of(chat: str, id: str) -> dict[str, Any]:
-    return {"id": chat, "messages": [{"id": id, "role": "user", "parts": [{"type": "text", "text": "hi"}]}]}
 
 
 async def test_a_full_session_is_not_given_away_by_its_limit() -> None:
