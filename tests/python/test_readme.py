@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import types
@@ -37,7 +36,7 @@ async def test_the_first_example_answers(tmp_path: Path, monkeypatch: pytest.Mon
         {"type": "step-start"},
         {"type": "text", "text": "You said: good day ", "state": "done"},
     ]
-    assert os.path.exists("chat.db")
+    assert "chat.db" in {path.name for path in tmp_path.iterdir()}  # noqa: ASYNC240
 
 
 def test_the_agent_is_about_ten_lines() -> None:
