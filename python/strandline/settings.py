@@ -58,6 +58,12 @@ class Settings:
         262144, 1, 67108864, "A run with more than this uncommitted waits for a commit (backpressure of the store)."
     )
     delta_limit: int = _bytes(65536, 16, 16777216, "A text delta longer than this is split. At most `chunk_limit`.")
+    message_limit: int = _bytes(
+        67108864, 1, 536870912, "Longest reply, all of its chunks together. A run that says more fails."
+    )
+    max_waiting: int = _count(
+        64, 1, 100000, "Requests of one session that may wait for the store. More are answered 503.", "requests"
+    )
     chunk_limit: int = _bytes(
         1048576, 256, 67108864, "Any other chunk larger than this is refused, in the agent that yields it."
     )

@@ -26,6 +26,8 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "pending_limit": 262144,
         "delta_limit": 65536,
         "chunk_limit": 1048576,
+        "message_limit": 67108864,
+        "max_waiting": 64,
         "commit_limit": 1048576,
         "yield_every": 64,
         "tail_limit": 1048576,

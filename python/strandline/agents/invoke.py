@@ -26,6 +26,7 @@ logger = logging.getLogger("strandline.agent")
 
 Agent = Callable[[Run], Any]
 
+_THREAD = "strandline-agent-"
 PUBLIC_ERROR = "The reply failed. Please try again."
 
 
@@ -42,7 +43,7 @@ async def call(agent: Agent, run: Run) -> Ending:
         elif inspect.isgeneratorfunction(code):
             await _consume_thread(run, agent(run))
         else:
-            await _consume(run, await _in_thread(agent, run))
+            await _consume(run, await _in_thread(run, agent, run))
         return await run.close()
     except RunOver:
         return Ending(Status.STOPPED, "over")
@@ -56,6 +57,10 @@ async def call(agent: Agent, run: Run) -> Ending:
     except Exception:
         logger.exception("run %s failed", run.id, extra=_extra(run))
         return _failed("agent-error", PUBLIC_ERROR, run)
+    except BaseException:
+        # Cancelled: whatever the agent may have left running adds nothing any more, so the end does not wait for it.
+        run.give_up()
+        raise
 
 
 def _failed(reason: str, error: str, run: Run) -> Ending:
@@ -115,12 +120,15 @@ async def _consume_thread(run: Run, iterator: Iterator[Any]) -> None:
             if close is not None:
                 close()
 
-    await _in_thread(pump)
+    await _in_thread(run, pump)
 
 
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+async def _in_thread(run: Run, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function`` in a thread of its own: agents are few and slow, and must not wait for one another. A thread
-    that does not end keeps nobody: neither the run, whose end is recorded, nor the exit of the process."""
+    that does not end keeps nobody: neither the run, whose end is recorded, nor the exit of the process. But it counts:
+    there are at most as many as there may be runs."""
+    if sum(thread.name.startswith(_THREAD) for thread in threading.enumerate()) >= run.limit:
+        raise PublicError("Too many replies are being written at the moment.")
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -144,5 +152,5 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=work, name=f"strandline-agent-{id(outcome):x}", daemon=True).start()
+    threading.Thread(target=work, name=f"{_THREAD}{run.id}", daemon=True).start()
     return await outcome

@@ -56,6 +56,7 @@ class Run:
         self._renamed: dict[tuple[str, str], str] = {}
         self._minted = 0
         self._since_pause = 0
+        self._written = 0
         self._own_steps = False
         self._open: tuple[str, str] | None = None
         self._tools_answered = False
@@ -197,16 +198,24 @@ class Run:
     async def restart(self) -> None:
         """Throw away what the message says so far, by a logged event, and begin again (R15). Open AI SDK streams
         cannot show this; they end with ``resync`` and load the message anew."""
-        self._restarted = asyncio.Event()  # whatever other tasks of the agent add meanwhile comes after the reset
-        try:
-            await self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}")
-        finally:
-            self._restarted.set()
+        while self._restarted is not None:
+            await self._restarted.wait()
+        gate = self._restarted = asyncio.Event()  # what other tasks of the agent add meanwhile comes after the reset
+
+        def begin_again() -> None:
+            self._fold = started(self._record.message_id)
+            self._renamed.clear()
+            self._open = self._finish_reason = None
+            self._tools_answered = self._own_steps = False
+
+        def reopen(_: asyncio.Future[None]) -> None:
             self._restarted = None
-        self._fold = started(self._record.message_id)
-        self._renamed.clear()
-        self._open = self._finish_reason = None
-        self._tools_answered = self._own_steps = False
+            gate.set()
+
+        # The reset is decided even if this task is cancelled while it waits, so it must not depend on this task.
+        reset = self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}", begin_again)
+        reset.add_done_callback(reopen)
+        await asyncio.shield(reset)
 
     # ------------------------------------------------------------------ how it gets into the log
 
@@ -230,9 +239,11 @@ class Run:
             await self._turn()
             self._append(kind, orjson.loads(blob), len(blob))
             return
+        # Also a copy, though only a delta with more than its text can hold something that changes.
+        extra: Chunk = chunk if len(chunk) == 3 else orjson.loads(_dump(chunk))
         for piece in _split(chunk[name], self._settings.delta_limit):
             await self._turn()
-            self._append(kind, {**chunk, name: piece}, _size(piece))
+            self._append(kind, {**extra, name: piece}, _size(piece))
 
     async def _delta(self, family: str, delta: str) -> None:
         if not isinstance(delta, str):
@@ -308,6 +319,9 @@ class Run:
         """One checked chunk of about ``size`` bytes: into the message so far, and on its way to the store."""
         if self._live.over or self._closed:
             raise RunOver(f"The run {self.id} has ended.")
+        self._written += size
+        if self._written > self._settings.message_limit:
+            raise ChunkRefused(f"The reply is longer than {self._settings.message_limit} bytes.", code="reply-too-long")
         fitting = portable(self._fold, chunk)
         if fitting is None:
             return
@@ -357,6 +371,11 @@ class Run:
     def give_up(self) -> None:
         """The agent has failed: nothing that it may have left running can add to the message any more."""
         self._closed = True
+
+    @property
+    def limit(self) -> int:
+        """How many agents may run at once."""
+        return self._settings.max_active_runs
 
     @property
     def used(self) -> dict[str, Any] | None:

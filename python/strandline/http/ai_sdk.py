@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -11,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
-from strandline.codecs.sse import DONE, OPENING
+from strandline.codecs.sse import OPENING
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
 from strandline.core.replay import (
@@ -25,13 +24,13 @@ from strandline.core.replay import (
     plan_tail,
     read_cursor,
 )
-from strandline.errors import NotFound
+from strandline.errors import Forbidden, NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import ai_sdk_stream, continues, event_at
+from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
 
 Allowed = Callable[[Identity, Any, Action], bool]
@@ -60,15 +59,20 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         shim, major = client_of(request, settings.ai_sdk_version)
         reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now())
         run = session.state.runs[plan.run]
-        content = ai_sdk_stream(session, service.store, plan, reader, major=major, shim=shim)
+
+        def settle(how: Settled) -> None:
+            if how == "resync":
+                service.sessions.owe(session, identity.user, run.id)
+            elif owed:
+                service.sessions.paid(session, identity.user, run.id)
+
+        content = ai_sdk_stream(session, service.store, plan, reader, major=major, shim=shim, settle=settle)
         headers = {
             **ai_sdk.HEADERS,
             "Strandline-Run": run.id,
             "Strandline-Message": run.message_id,
             "Strandline-Replay": "tail" if isinstance(plan, Tail) else "full",
         }
-        if owed:
-            content = _then(content, lambda: service.sessions.paid(session, identity.user, run.id))
         return Stream(content, settings, headers, place_for(reader, session, service.sessions, counted=counted))
 
     @routes.post("")
@@ -76,9 +80,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         body = await read_json(request, settings.max_body)
         chat_id, asked, rest = chat_request(body, request.headers.get("idempotency-key"))
         session = await service.sessions.find(chat_id)
-        if session is not None and not allows(identity, session.state.record, Action.SUBMIT):
-            raise NotFound("There is no such session.")  # before a limit could say that there is one
-        service.sessions.admit_reader(chat_id)  # before anything is started that could then not be shown
+        if session is None or allows(identity, session.state.record, Action.SUBMIT):
+            # Before anything is started that could then not be shown; a stranger is refused by what follows.
+            service.sessions.admit_reader(chat_id)
         before = session.state.record.last_seq if session is not None else 0
         run = await service.sessions.submit(
             chat_id,
@@ -121,6 +125,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             owed = key is None
         if isinstance(plan, Unresumable):
             if shim:
+                if plan.run is not None:
+                    service.sessions.owe(session, identity.user, plan.run)
                 return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
             plan = Whole(plan.run) if plan.run is not None else NOTHING
         if plan is NOTHING:
@@ -131,6 +137,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.post("/{chat_id:anything}/stop")
     async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(chat_id, "id")
+        if request.headers.get("sec-fetch-site") == "cross-site" and "content-type" not in request.headers:
+            # A request that a browser sends for any page without asking first; with JSON it would ask (CORS).
+            raise Forbidden("Send a stop from another site as JSON.", code="cross-site")
         body = await read_json(request, settings.max_body, optional=True)
         named = {name: check_id(body[name], name) for name in ("run", "messageId", "key") if body.get(name) is not None}
         answer = await service.sessions.stop(
@@ -176,16 +185,6 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
     """How a run ended, as the history answer tells it."""
     plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
     return {**plain, "error": run.error} if run.error is not None else plain
-
-
-async def _then(content: AsyncGenerator[bytes], done: Callable[[], None]) -> AsyncGenerator[bytes]:
-    """``content``, and ``done`` once all of it, to the end of the run, was sent."""
-    last = b""
-    async with aclosing(content):
-        async for last in content:
-            yield last
-    if last.endswith(DONE):
-        done()
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from strandline.codecs import native
 from strandline.core.events import Appended, Event, RunEnded, run_of
 from strandline.core.session import Change
-from strandline.errors import StoreUnavailable
+from strandline.errors import ShuttingDown, StoreUnavailable, Unavailable
 from strandline.runtime.clock import Clock
 from strandline.runtime.feed import Entry
 from strandline.runtime.live import Command, Decided, LiveRun, LiveSession
@@ -75,6 +75,8 @@ class Journal:
         self._wakeup = asyncio.Event()
         self._idle = asyncio.Event()
         self._stopping = False
+        self._stopped = False
+        self._barriers: list[asyncio.Future[None]] = []
         self._number = 0
         self._window = settings.first_window
         self._last = 0.0
@@ -103,6 +105,19 @@ class Journal:
         with contextlib.suppress(asyncio.CancelledError, Exception):  # how it died was logged when it did
             await self._task
         self._task = None
+        self._stopped = True
+        for session in self._dirty:
+            while session.commands:
+                _refuse(session.commands.popleft(), ShuttingDown("The server is shutting down."))
+
+    async def barrier(self) -> None:
+        """Return when every decision that waits now has been taken and its commit published (or has failed)."""
+        if self._task is None or self._task.done() or not self.healthy:
+            return
+        passed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._barriers.append(passed)
+        self._wakeup.set()
+        await passed
 
     def mark(self, session: LiveSession) -> None:
         """Something of ``session`` waits for a commit."""
@@ -118,10 +133,14 @@ class Journal:
     async def decide(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> Any:
         """Have a decision taken inside the writer; return its answer after the commit.
 
-        Goes on even if the caller is cancelled. Raises what ``decide`` raised, or StoreUnavailable.
+        Goes on even if the caller is cancelled. Raises what ``decide`` raised, or Unavailable.
         """
+        if self._stopped:
+            raise ShuttingDown("The server is shutting down.")
         if not self.healthy:
             raise StoreUnavailable("The store cannot be written just now; try again soon.")
+        if len(session.commands) >= self._settings.max_waiting:
+            raise Unavailable("Too much waits to be stored in this session; try again soon.", code="too-many-waiting")
         return await asyncio.shield(self.enqueue(session, decide))
 
     def enqueue(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> asyncio.Future[Any]:
@@ -149,8 +168,10 @@ class Journal:
                 self._rest()
                 continue
             self._last = self._clock.monotonic()
-            if await self._commit(batch):
-                self._number = number
+            committed = await self._commit(batch)
+            # A number is never used twice: a commit that failed may have counted after all.
+            self._number = number
+            if committed:
                 self._publish(works)
                 self._segments.written(plan, self._clock.monotonic())
             else:
@@ -159,6 +180,11 @@ class Journal:
 
     def _rest(self) -> None:
         """Tell ``stop`` when there is nothing left to write, or no way to write it."""
+        if self._barriers and (not self.healthy or not any(session.commands for session in self._dirty)):
+            for passed in self._barriers:
+                if not passed.done():
+                    passed.set_result(None)
+            self._barriers.clear()
         if not self.healthy or not (self._dirty or self._segments.due()):
             self._idle.set()
         elif self._stopping:
@@ -277,7 +303,9 @@ class Journal:
         now = self._clock.monotonic()
         for work in works:
             session = work.session
-            session.absorb(work.change, work.entries, work.decided.caller if work.decided is not None else None)
+            broken = session.absorb(
+                work.change, work.entries, work.decided.caller if work.decided is not None else None
+            )
             session.touched = now
             self._segments.appended(session, now, ended=any(not run.active for run in work.change.runs.values()))
             for live in work.runs:
@@ -286,6 +314,8 @@ class Journal:
                 _resolve(work.command, work.decided.answer)
             if work.change.runs:
                 self._listener.published(session, work.change)
+            for live in broken:
+                self._listener.unwritable(session, live)
         if recovered:
             logger.warning("commits succeed again", extra={"action": "store-back"})
             self._listener.recovered()

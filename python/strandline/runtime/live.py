@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from strandline.core.events import Appended, Chunk, Event, MessageReset, RunStarted
-from strandline.core.message import FoldState
+from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
 from strandline.runtime.feed import Entry, Feed
+
+logger = logging.getLogger("strandline.session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def started(message_id: str) -> FoldState:
 class LiveRun:
     """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
 
-    __slots__ = ("caller", "fold", "id", "message", "over", "pending", "position")
+    __slots__ = ("broken", "caller", "fold", "id", "message", "over", "pending", "position")
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
@@ -127,9 +130,18 @@ class LiveRun:
         self.position = position
         self.pending = Pending()
         self.over = False
+        self.broken = False
 
     def replay(self, epoch: str, seq: int, event: Event) -> None:
-        """Take in one committed event of this run."""
+        """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
+        (``broken``), but neither the others nor the next start."""
+        try:
+            self._replay(epoch, seq, event)
+        except FoldError:
+            logger.exception("event %d of run %s does not fold", seq, self.id, extra={"action": "fold-defect"})
+            self.broken = True
+
+    def _replay(self, epoch: str, seq: int, event: Event) -> None:
         match event:
             case Appended(chunks=chunks):
                 for chunk in chunks:
@@ -237,8 +249,9 @@ class LiveSession:
         """The number of the batch that committed the oldest event which is not in a log segment yet."""
         return self.feed.at(self.segmented + 1).batch
 
-    def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> None:
-        """Make a committed change part of this session: outline, folds, then the tail, in one step."""
+    def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> list[LiveRun]:
+        """Make a committed change part of this session: outline, folds, then the tail, in one step. Returns the runs
+        that cannot go on."""
         self.state.absorb(change)
         self.stored = True
         epoch = self.state.record.epoch
@@ -263,3 +276,4 @@ class LiveSession:
                 live.pending.release()
         if entries:
             self.feed.publish(entries)
+        return [live for live in self.live.values() if live.broken]

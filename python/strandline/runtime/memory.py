@@ -7,6 +7,19 @@ from collections.abc import Iterable
 _Name = tuple[str, str, str, str]
 
 
+def stop_names(key: str | None, message_id: str | None) -> list[tuple[str, str | None]]:
+    """The names of a stop. With a key it means that request, and the message only for a request that has no key: a
+    later attempt for the same message has a key of its own, and is meant to run."""
+    return [("key", key), ("message" if key is None else "message without key", message_id)]
+
+
+def meant_by(key: str | None, message_id: str | None) -> list[tuple[str, str | None]]:
+    """The names under which a stop for this request may have been remembered."""
+    if key is not None:
+        return [("key", key), ("message", message_id)]
+    return [("message", message_id), ("message without key", message_id)]
+
+
 class StopMemory:
     """Keyed by user, session and what was named, so that a stranger's stop never meets somebody else's run."""
 
@@ -25,16 +38,18 @@ class StopMemory:
         while len(self._stops) > self._limit:
             del self._stops[next(iter(self._stops))]
 
-    def take(self, user: str, session: str, names: Iterable[tuple[str, str | None]], now: float) -> str | None:
-        """The reason of a stop that was remembered under one of the names; else None. All of them are then used up."""
-        found: str | None = None
+    def find(self, user: str, session: str, names: Iterable[tuple[str, str | None]], now: float) -> str | None:
+        """The reason of a stop that was remembered under one of the names; else None."""
         for kind, name in names:
-            if name is None:
-                continue
-            until, reason = self._stops.pop((user, session, kind, name), (0.0, ""))
-            if until > now and found is None:
-                found = reason
-        return found
+            until, reason = self._stops.get((user, session, kind, name or ""), (0.0, ""))
+            if until > now:
+                return reason
+        return None
+
+    def use_up(self, user: str, session: str, names: Iterable[tuple[str, str | None]]) -> None:
+        """The stop has met what it was for."""
+        for kind, name in names:
+            self._stops.pop((user, session, kind, name or ""), None)
 
     def expire(self, now: float) -> None:
         """Forget what is too old."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from strandline.codecs import ai_sdk, native
 from strandline.codecs.sse import DONE, OPENING, frame
@@ -22,6 +22,10 @@ from strandline.runtime.live import LiveSession
 from strandline.stores.port import Store
 
 _PIECE = 262_144
+_PAGE = 512
+"""Events that are read from the log at once: a reader with an old cursor must not keep the others waiting."""
+
+Settled = Literal["sent", "resync"]
 
 Encode = Callable[[str, int, Event], tuple[bytes, ...]]
 
@@ -56,9 +60,17 @@ def attached(session: LiveSession, reader: Reader) -> Any:
 
 
 async def ai_sdk_stream(
-    session: LiveSession, store: Store, plan: Tail | Whole, reader: Reader, *, major: int, shim: bool
+    session: LiveSession,
+    store: Store,
+    plan: Tail | Whole,
+    reader: Reader,
+    *,
+    major: int,
+    shim: bool,
+    settle: Callable[[Settled], None],
 ) -> AsyncGenerator[bytes]:
-    """One run on the AI SDK wire, from ``plan`` to its terminal frame."""
+    """One run on the AI SDK wire, from ``plan`` to its terminal frame. ``settle`` is told when all of it was sent, or
+    that the reader was told to read it anew."""
     reader.run = plan.run
     with attached(session, reader):
         epoch = session.state.record.epoch
@@ -72,6 +84,7 @@ async def ai_sdk_stream(
         else:
             yield OPENING
             yield await _finished(session, store, plan.run, major)
+            settle("sent")
             return
         cut = ai_sdk.error_frame("store-unavailable", "The reply cannot be stored just now. It can be resumed later.")
 
@@ -86,10 +99,12 @@ async def ai_sdk_stream(
                 for data in frames[skip if seq == position else 0 :]:
                     joined += data
                     if data is ai_sdk.RESYNC_FRAME:
+                        settle("resync")
                         yield bytes(joined)
                         return
                 if isinstance(event, RunEnded):
                     yield bytes(joined) + DONE
+                    settle("sent")
                     return
                 if frames:
                     reader.cursor = str(Cursor(epoch, seq, len(frames)))
@@ -102,6 +117,12 @@ async def ai_sdk_stream(
                 position, skip = upto + 1, 0
             if position <= session.feed.last_seq:
                 continue
+            ended_at = session.state.runs[plan.run].last_seq
+            if ended_at is not None and position > ended_at:
+                # Its end was not among what was read: the log has expired under a reader that took its time.
+                settle("resync")
+                yield ai_sdk.RESYNC_FRAME
+                return
             if session.feed.failure is not None:
                 yield cut
                 return
@@ -146,7 +167,7 @@ async def _due(
     nothing was left out. Cold ones come from the log first; the tail is a slice, taken without an await."""
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
-        upto = feed.first_seq - 1
+        upto = min(feed.first_seq, first + _PAGE) - 1
         cold = [(seq, native.decode(line)) for seq, line in await store.events(session.id, first, upto, run)]
         return [(seq, event, encode(epoch, seq, event)) for seq, event in cold], upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]

@@ -39,20 +39,26 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._deadlines: dict[str, tuple[float, LiveSession, LiveRun]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._over = False
         self.sessions: Sessions
 
     # ------------------------------------------------------------------ the journal's listener
 
     def published(self, session: LiveSession, change: Change) -> None:
         """Start and cancel what the commit says."""
+        self.sessions.keep(session)
         for run in change.runs.values():
-            if run.status is Status.RUNNING:
+            if run.status is Status.RUNNING and self._over:
+                # It was decided before the shutdown began, and published after it had ended.
+                self.sessions.enqueue_end(session, session.live[run.id], Ending(Status.LOST, "shutdown"), "server")
+            elif run.status is Status.RUNNING:
                 self._launch(session, session.live[run.id], run)
             elif not run.active:
                 self._finished(session, run)
 
     def gave_up(self) -> None:
         """Commits fail for good: end everything; the ends are written as ``lost`` when the store is back."""
+        self.sessions.lost_track()
         for session in self.sessions.in_memory():
             session.feed.fail("store-unavailable")
             for live in list(session.live.values()):
@@ -86,8 +92,12 @@ class Runner:
     async def drain(self, grace: float) -> None:
         """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
         self.sessions.accepting = False
-        if self._tasks:
-            await asyncio.wait(set(self._tasks.values()), timeout=grace)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while await self._decided(deadline - loop.time()) and self._tasks:
+            # A task that has ended stays in the list until its end is published, which the next round waits for.
+            await asyncio.wait(set(self._tasks.values()), timeout=max(0.0, deadline - loop.time()))
+        self._over = True
         ends = [
             self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
             for session in self.sessions.in_memory()
@@ -96,6 +106,15 @@ class Runner:
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
+
+    async def _decided(self, seconds: float) -> bool:
+        """Wait for what is being decided and committed; False when the time is over."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self.sessions.journal.barrier()
+        except TimeoutError:
+            return False
+        return seconds > 0
 
     async def _ended_in_time(self, ends: list[asyncio.Future[RunRecord]]) -> None:
         """A store that does not answer must not keep the process: the next start ends what is left as lost."""

@@ -34,7 +34,7 @@ from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Promise, started
-from strandline.runtime.memory import StopMemory
+from strandline.runtime.memory import StopMemory, meant_by, stop_names
 from strandline.settings import Settings
 from strandline.stores.port import Store
 from strandline.stores.schema import mint_epoch
@@ -78,6 +78,7 @@ class Sessions:
         self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
         self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
+        self._starting: set[str] = set()
         self.accepting = True
         self.closed = False
 
@@ -99,6 +100,14 @@ class Sessions:
             raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
         if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
             raise TooMany("Too many streams are open on this session.", code="too-many-readers", retry_after=5.0)
+
+    def keep(self, session: LiveSession) -> None:
+        """Something happened in this session: it is in memory, whoever let go of it meanwhile."""
+        self._live[session.id] = session
+
+    def lost_track(self) -> None:
+        """The decisions that were under way have failed."""
+        self._starting.clear()
 
     def forget_idle(self, now: float) -> None:
         """Let go of sessions that nobody has used for a while."""
@@ -200,6 +209,11 @@ class Sessions:
             # Nobody's yet: it will be the caller's, whoever first looked at this id.
             state.record = replace(state.record, owner=caller.user)
         if not may(state.record if session.stored else None):
+            if may(None):
+                # What would be refused in a session that does not exist is refused in the same words here.
+                refused = intake.decide(request, SessionState(replace(state.record, leaf=None)), {})
+                if isinstance(refused, intake.Refuse):
+                    raise _refusal(refused)
             raise NotFound("There is no such session.")
         version = intake.compared(request, state)
         if version is not None and version not in known:
@@ -217,7 +231,7 @@ class Sessions:
     ) -> Decided:
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
-        others = sum(len(each.live) for each in self._live.values()) - len(session.live)
+        others = sum(len(each.live) for each in self._live.values()) - len(session.live) + len(self._starting)
         if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
         at = self._clock.now()
@@ -240,15 +254,25 @@ class Sessions:
             )
         run_id, message = self._clock.mint("run"), self._clock.mint("msg")
         events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key))
-        names = [("key", request.key), ("message", start.create.id if start.create is not None else None)]
-        reason = self._stops.take(caller.user, session.id, names, self._clock.monotonic())
+        named = start.create.id if start.create is not None else None
+        names = meant_by(request.key, named)
+        reason = self._stops.find(caller.user, session.id, names, self._clock.monotonic())
         if reason is not None:
             events.append(StopRequested(at, caller.by, run_id, reason))
             events.append(RunEnded(at, caller.by, run_id, message, message, Status.STOPPED, reason))
             contents[message] = ((), None)
         else:
             events.append(RunStarted(at, run_id, message, message))
-        return Decided(tuple(events), lambda: run_id, contents, caller)
+        self._starting.add(run_id)
+
+        def answer() -> str:
+            self._starting.discard(run_id)
+            if reason is not None:
+                every = stop_names(request.key, named) + stop_names(None, named)
+                self._stops.use_up(caller.user, session.id, every)
+            return run_id
+
+        return Decided(tuple(events), answer, contents, caller)
 
     # ------------------------------------------------------------------ stop and end
 
@@ -312,7 +336,7 @@ class Sessions:
     ) -> dict[str, Any]:
         if run is not None or (message_id is None and key is None):
             raise NotFound("There is no such session or run.")
-        names = [("key", key), ("message", message_id)]
+        names = stop_names(key, message_id)
         self._stops.remember(caller.user, session_id, names, reason, self._clock.monotonic())
         return {"run": None, "status": "remembered", "stopped": False}
 
@@ -337,8 +361,9 @@ class Sessions:
 
         return self.journal.enqueue(session, decide)
 
-    async def reset(self, session: LiveSession, live: LiveRun, by: str) -> None:
-        """Start a run's message over (R15): a logged event; what it said before no longer counts."""
+    def reset(self, session: LiveSession, live: LiveRun, by: str, done: Callable[[], None]) -> asyncio.Future[None]:
+        """Start a run's message over (R15): a logged event; what it said before no longer counts. ``done`` is called in
+        the step that publishes it, whether or not anybody still waits."""
         message_id = session.state.runs[live.id].message_id
 
         def decide(session: LiveSession) -> Decided | None:
@@ -347,9 +372,9 @@ class Sessions:
             if live.pending:
                 return None
             event = MessageReset(self._clock.now(), by, live.id, live.message, message_id)
-            return Decided((event,), lambda: None)
+            return Decided((event,), done)
 
-        await self.journal.decide(session, decide)
+        return self.journal.enqueue(session, decide)
 
     # ------------------------------------------------------------------ history and import
 
@@ -365,7 +390,7 @@ class Sessions:
         cursor = None
         if run is not None:
             cursor = Cursor(state.record.epoch, run.first_seq, 0)
-            self._owe(session, user, run.id, None)
+            self.owe(session, user, run.id)
         messages = await self.store.messages(session.id, [message.version for message in shown])
         return History(messages, runs, run, cursor)
 
@@ -377,12 +402,17 @@ class Sessions:
         for promise in session.owed:
             if key is not None and (promise.user, promise.key) == (user, key):
                 return plan_named(session.state, promise.run)
-        owed = (promise.run for promise in reversed(session.owed) if promise.user == user and promise.key is None)
+        newest = next(reversed(session.state.runs), None)  # a page that missed a later one has to load again anyway
+        owed = (
+            promise.run
+            for promise in reversed(session.owed)
+            if (promise.user, promise.run, promise.key) == (user, newest, None)
+        )
         plan = plan_fresh(session.state, next(owed, None))
         if key is not None and isinstance(plan, Whole):
             # An answer that is lost on its way is asked for again, and the run may have ended meanwhile.
             self.paid(session, user, plan.run)
-            self._owe(session, user, plan.run, key)
+            self.owe(session, user, plan.run, key)
         return plan
 
     def paid(self, session: LiveSession, user: str, run: str) -> None:
@@ -392,7 +422,8 @@ class Sessions:
                 session.owed.remove(promise)
                 return
 
-    def _owe(self, session: LiveSession, user: str, run: str, key: str | None) -> None:
+    def owe(self, session: LiveSession, user: str, run: str, key: str | None = None) -> None:
+        """Promise a replay: to who was given a history without it, or was told to read it anew."""
         session.owed.append(Promise(user, run, key, self._clock.monotonic() + self._settings.owed_for))
         del session.owed[:-MAX_OWED]
 

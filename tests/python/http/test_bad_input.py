@@ -309,7 +309,7 @@ async def test_a_foreign_session_looks_exactly_like_an_unknown_one_on_every_rout
         for chat in ("hers", "done"):
             assert told(await eve.ask(method, path.format(chat), body, headers), chat) == unknown, (method, path)
     assert (await eve.ask("GET", "/api/sessions")).json == {"sessions": []}
-    for body in ({}, {"messageId": "u1"}, {"trigger": "regenerate-message"}):
+    for body in ({}, {"trigger": "regenerate-message"}):
         refused = await eve.post("hers", **body)
         assert (refused.status, refused.code) == (404, "not-found")
     assert not call.closed
