@@ -31,15 +31,17 @@ Events = list[Event]
 
 
 class _Call:
-    """A tool call on the wire. ``open``: between TOOL_CALL_START and TOOL_CALL_END."""
+    """A tool call on the wire. ``open``: between TOOL_CALL_START and TOOL_CALL_END. ``preliminary``: an output that may
+    turn out to be the last."""
 
-    __slots__ = ("answers", "open", "said", "wire")
+    __slots__ = ("answers", "open", "preliminary", "said", "wire")
 
     def __init__(self, wire: str) -> None:
         self.wire = wire
         self.open = True
         self.said = False
         self.answers = 0
+        self.preliminary: Any = ABSENT
 
 
 class Translator:
@@ -83,12 +85,8 @@ class Translator:
         for wire in self._thoughts.values():
             events += self._end_reasoning(wire)
         self._thoughts = {}
-        for tool_call_id, call in self._calls.items():
-            if call.open:
-                events += self._end_call(call)
-            tool = self.fold.tool(tool_call_id)
-            if not call.answers and tool is not None and tool.base == "output-available":
-                events += self._answer(call, result_text(tool.fields.get("output")))
+        for call in self._calls.values():
+            events += self._settle(call)
         return events + self._end_step()
 
     def wire_call(self, tool_call_id: str) -> str:
@@ -127,8 +125,9 @@ class Translator:
         return events
 
     def _text_start(self, chunk: Mapping[str, Any]) -> Events:
+        # Nothing is said before there is text: only then it is known which bubble it belongs to.
         self._texts.add(chunk["id"])
-        return [] if self._open else self._start_text()
+        return []
 
     def _text_delta(self, chunk: Mapping[str, Any]) -> Events:
         if not chunk["delta"]:
@@ -218,8 +217,8 @@ class Translator:
         events: Events = []
         if known is None or call is None or not self.fold.in_current_step(known):
             call, events = self._start_call(chunk["toolCallId"], chunk["toolName"])
-        elif not call.open or chunk["type"] == "tool-input-start":
-            return None  # an input that begins anew
+        elif not call.open or chunk["type"] == "tool-input-start" or chunk["toolName"] != known.name:
+            return None  # an input that begins anew, or a call of another tool after all
         if chunk["type"] == "tool-input-start":
             return events
         events += self._end_call(call, chunk["input"])
@@ -240,6 +239,7 @@ class Translator:
                 return events + self._fail(call, DENIED)
         if chunk.get("preliminary"):
             # AG-UI makes a tool message of every result: only the last one is said as such.
+            call.preliminary = chunk["output"]
             value = {"toolCallId": call.wire, "output": chunk["output"]}
             return [*events, {"type": "CUSTOM", "name": "tool-output-preliminary", "value": value}]
         return events + self._answer(call, result_text(chunk["output"]))
@@ -248,8 +248,8 @@ class Translator:
         number = self._numbers[tool_call_id] = self._numbers.get(tool_call_id, 0) + 1
         events = self._show()
         earlier = self._calls.get(tool_call_id)
-        if earlier is not None and earlier.open:
-            events += self._end_call(earlier)
+        if earlier is not None:
+            events += self._settle(earlier)
         call = self._calls[tool_call_id] = _Call(call_id(self.message_id, tool_call_id, number))
         self._called = self._interrupted = True
         start = {"type": "TOOL_CALL_START", "toolCallId": call.wire, "toolCallName": name}
@@ -269,8 +269,14 @@ class Translator:
         said = [] if call.said else self._say_arguments(call, json_text(value))
         return [*said, {**end, "metadata": {"tanstack": {"input": value}}}]
 
+    def _settle(self, call: _Call) -> Events:
+        """Nothing more comes for this call."""
+        events = self._end_call(call) if call.open else []
+        return events if call.preliminary is ABSENT else events + self._answer(call, result_text(call.preliminary))
+
     def _answer(self, call: _Call, content: str, **more: Any) -> Events:
         call.answers += 1
+        call.preliminary = ABSENT
         self._interrupted = True
         message = f"{call.wire}:result" + (f"~{call.answers}" if call.answers > 1 else "")
         result = {"type": "TOOL_CALL_RESULT", "messageId": message, "toolCallId": call.wire, "content": content}
