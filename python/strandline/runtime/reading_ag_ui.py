@@ -95,9 +95,8 @@ async def ag_ui_stream(
     reader.run = run.id
     reader.cursor = str(begun.cursor) if begun.cursor is not None else None
     with attached(session, reader):
-        yield OPENING
         epoch, position = session.state.record.epoch, begun.position
-        for piece in _pieces(begun.first):
+        for piece in _pieces([OPENING, *begun.first]):
             yield piece
         begun.first = []
         while not begun.over:
