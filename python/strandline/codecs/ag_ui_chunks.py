@@ -153,7 +153,7 @@ class Translator:
         if metadata is None:
             return []
         if not isinstance(metadata, dict):
-            return [{"type": "CUSTOM", "name": "message-metadata", "value": metadata}]
+            return self._custom({"type": "message-metadata", "messageMetadata": metadata})
         if self._open:
             self._looked_at()
             return [{"type": "TEXT_MESSAGE_CONTENT", "messageId": self._bubble, "delta": "", "metadata": metadata}]
@@ -175,7 +175,7 @@ class Translator:
             return []
         wire, events = self._thoughts[chunk["id"]], []
         if self._thinking != wire:
-            # The processor tells thinking parts apart by steps, not by the id of the reasoning message.
+            # The processor tells thinking parts apart by steps.
             events = [*self._end_thought(), {"type": "STEP_STARTED", "stepName": wire}]
             self._thinking = wire
         self._interrupted = True
@@ -225,8 +225,7 @@ class Translator:
         return events + (self._fail(call, chunk["errorText"]) if chunk["type"] == "tool-input-error" else [])
 
     def _input_delta(self, chunk: Mapping[str, Any]) -> Events:
-        call = self._calls[chunk["toolCallId"]]
-        return self._say_arguments(call, chunk["inputTextDelta"])
+        return self._say_arguments(self._calls[chunk["toolCallId"]], chunk["inputTextDelta"])
 
     def _output(self, chunk: Mapping[str, Any]) -> Events:
         call = self._calls[chunk["toolCallId"]]
@@ -299,12 +298,10 @@ class Translator:
     def recall(self, tool: Tool) -> Events:
         """A call as it stands, said at once."""
         call, events = self._start_call(tool.id, tool.name)
-        raw, known = tool.raw_text, tool.input()
-        if raw is not None:
-            events += self._say_arguments(call, raw)
+        events += self._say_arguments(call, tool.raw_text or "")
         if tool.base == "input-streaming" and not tool.finished:
             return events
-        events += self._end_call(call, known)
+        events += self._end_call(call, tool.input())
         if tool.state == "output-denied":
             return events + self._fail(call, DENIED)
         if tool.base in ("input-error", "output-error"):
@@ -337,9 +334,7 @@ def recap(message_id: str, fold: FoldState) -> tuple[Translator, Events]:
 
 
 _TAKE: dict[str, Callable[[Translator, Mapping[str, Any]], Events | None]] = {
-    "start": Translator._metadata,
-    "finish": Translator._metadata,
-    "message-metadata": Translator._metadata,
+    **dict.fromkeys(("start", "finish", "message-metadata"), Translator._metadata),
     "reset-step": Translator._untellable,
     "start-step": Translator._start_step,
     "finish-step": Translator._finish_step,
@@ -349,19 +344,10 @@ _TAKE: dict[str, Callable[[Translator, Mapping[str, Any]], Events | None]] = {
     "reasoning-start": Translator._reasoning_start,
     "reasoning-delta": Translator._reasoning_delta,
     "reasoning-end": Translator._reasoning_end,
-    "tool-input-start": Translator._input,
-    "tool-input-available": Translator._input,
-    "tool-input-error": Translator._input,
+    **dict.fromkeys(("tool-input-start", "tool-input-available", "tool-input-error"), Translator._input),
     "tool-input-delta": Translator._input_delta,
-    "tool-output-available": Translator._output,
-    "tool-output-error": Translator._output,
-    "tool-output-denied": Translator._output,
-    "tool-approval-request": Translator._custom,
-    "tool-approval-response": Translator._custom,
-    "source-url": Translator._custom,
-    "source-document": Translator._custom,
-    "file": Translator._custom,
-    "reasoning-file": Translator._custom,
-    "custom": Translator._custom,
-    "steering-message": Translator._custom,
+    **dict.fromkeys(("tool-output-available", "tool-output-error", "tool-output-denied"), Translator._output),
+    **dict.fromkeys(("tool-approval-request", "tool-approval-response"), Translator._custom),
+    **dict.fromkeys(("source-url", "source-document", "file", "reasoning-file"), Translator._custom),
+    **dict.fromkeys(("custom", "steering-message"), Translator._custom),
 }

@@ -1,7 +1,7 @@
 """Reads what an AG-UI client sends: ``RunAgentInput``, checked, bounded, nothing trusted (PROTOCOL §2, §11.2).
 
-Shapes: ``@ag-ui/core@1.0.0`` and what ``@tanstack/ai-client@0.33.2 src/connection-adapters.ts`` adds (``data``, a copy of
-``forwardedProps``). Of the messages only the last is read: what was said before is in the log.
+Shapes: ``@ag-ui/core@1.0.0`` and what ``@tanstack/ai-client@0.33.2 src/connection-adapters.ts`` adds (``data``, a copy
+of ``forwardedProps``). Of the messages only the last is read: what was said before is in the log.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ag_ui_logs import EPOCH, THREAD, Chunks, cursor_of, event_of, frames_of, log_of, whole
 
+from ag_ui_logs import EPOCH, THREAD, Chunks, cursor_of, event_of, frames_of, log_of, whole
 from strandline.codecs.ag_ui import RESYNC_FRAME, Encoder, finished
 from strandline.core.events import Appended, MessageReset, RunEnded, RunQueued
 from strandline.core.message import FoldState

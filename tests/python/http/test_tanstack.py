@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import Answer, Rig, running
 
+from rig import Answer, Rig, running
 from strandline.testing import fold_frames
 
 URL = "/api/tanstack"
@@ -173,7 +173,7 @@ async def test_a_known_message_that_says_something_else_was_edited(rig: Rig) -> 
     await ended(rig, "second", run_id="r2", text="changed")
     shown = await hydrate(rig)
     assert [message["parts"][0]["content"] for message in shown["messages"]] == ["changed", "second"]
-    assert [message["id"] for message in shown["messages"]][0] == "u1"
+    assert shown["messages"][0]["id"] == "u1"
 
 
 async def test_a_new_message_interrupts_the_run_that_is_active(rig: Rig) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ag_ui_logs import MESSAGE, Chunks, event_of, log_of, one_text_at_a_time, whole
 from chunk_lists import BOUNDED, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ag_ui_logs import MESSAGE, Chunks, event_of, log_of, one_text_at_a_time, whole
 from strandline.codecs.ag_ui_messages import ui_messages
 from strandline.core.message import FoldState
 from strandline.core.records import MessageRecord

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ag_ui.core import Event as AgUiEvent
-from ag_ui_logs import EPOCH, THREAD, Log, cursor_of, event_of, frames_of, log_of, whole
 from chunk_lists import BOUNDED, chunk_lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from ag_ui_logs import EPOCH, THREAD, Log, cursor_of, event_of, frames_of, log_of, whole
 from strandline.codecs.ag_ui import RESYNC_FRAME, Encoder
 from strandline.codecs.ag_ui_chunks import recap
 from strandline.core.message import FoldState
