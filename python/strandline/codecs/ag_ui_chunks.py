@@ -231,11 +231,8 @@ class Translator:
         call = self._calls[chunk["toolCallId"]]
         tool = self.fold.tool(chunk["toolCallId"])
         events = self._end_call(call, tool.input() if tool is not None else ABSENT) if call.open else []
-        match chunk["type"]:
-            case "tool-output-error":
-                return events + self._fail(call, chunk["errorText"])
-            case "tool-output-denied":
-                return events + self._fail(call, DENIED)
+        if chunk["type"] != "tool-output-available":
+            return events + self._fail(call, chunk.get("errorText", DENIED))
         if chunk.get("preliminary"):
             # AG-UI makes a tool message of every result: only the last one is said as such.
             call.preliminary = chunk["output"]

@@ -8,7 +8,6 @@ content of an AG-UI user message (``src/utilities/ag-ui-wire.ts``, ``@ag-ui/core
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from strandline.codecs.ag_ui_names import DENIED, bubble_id, call_id, error_text, json_text, reasoning_id, result_text
@@ -35,12 +34,13 @@ class ContentInvalid(ValueError):
 # ---------------------------------------------------------------------- out: history
 
 
-def ui_messages(message: MessageRecord) -> list[UIMessage]:
-    """A stored message as TanStack's UIMessages: one, or more where a reply has text after text and reasoning."""
+def ui_messages(message: MessageRecord, created_at: str) -> list[UIMessage]:
+    """A stored message as TanStack's UIMessages: one, or more where a reply has text after text and reasoning.
+    ``created_at``: its time as ISO 8601 says it."""
     builder = _Builder(message)
     for part in message.parts or ():
         builder.add(part)
-    return builder.messages()
+    return builder.messages(created_at)
 
 
 class _Builder:
@@ -70,13 +70,12 @@ class _Builder:
         elif kind != "step-start":
             self._others.append(dict(part))
 
-    def messages(self) -> list[UIMessage]:
+    def messages(self, created_at: str) -> list[UIMessage]:
         message = self._message
-        at = datetime.fromtimestamp(message.created_at / 1000, UTC).isoformat(timespec="milliseconds")
         found: list[UIMessage] = []
         for number, parts in enumerate(self._bubbles, 1):
             shown = bubble_id(message.message_id, number)
-            found.append({"id": shown, "role": message.role, "parts": parts, "createdAt": at.replace("+00:00", "Z")})
+            found.append({"id": shown, "role": message.role, "parts": parts, "createdAt": created_at})
         metadata = dict(message.metadata) if isinstance(message.metadata, Mapping) else {}
         if self._others:
             # What the wire has no part for: on a stream these are CUSTOM events.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -108,7 +109,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         elif before is not None:
             _page([], limit, before)
         return {
-            "messages": [shown for message in chosen for shown in ui_messages(message)],
+            "messages": [shown for message in chosen for shown in ui_messages(message, _iso(message.created_at))],
             "activeRun": {"runId": active.id} if active is not None else None,
             "interrupts": None,
             "page": {"truncated": True, "cursor": older.message_id} if older is not None else {"truncated": False},
@@ -139,6 +140,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         raise NotFound("There is no such route; see PROTOCOL.md §11.")
 
     return routes
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _presented(request: Request) -> str | None:

@@ -15,7 +15,7 @@ REASONING = {"type": "reasoning", "id": "r", "text": "B", "state": "done"}
 
 def shown(*parts: dict[str, Any], role: str = "assistant", metadata: Any = None) -> list[dict[str, Any]]:
     record = MessageRecord("c", "v", "m", None, role, "a", 1_800_000_000_000, parts=parts, metadata=metadata)
-    return ui_messages(record)
+    return ui_messages(record, "2027-01-15T08:00:00.000Z")
 
 
 def test_a_message_has_its_id_its_role_and_its_time() -> None:

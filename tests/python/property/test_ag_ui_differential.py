@@ -130,7 +130,7 @@ def test_history_shows_what_the_stream_showed(replies: Any, told: list[Told]) ->
     for (chunks, state, events), theirs in zip(replies, told, strict=True):
         parts = tuple(state.parts())
         record = MessageRecord("c", "v", MESSAGE, None, "assistant", "a", 0, "r1", parts, state.metadata)
-        shown = ui_messages(record)
+        shown = ui_messages(record, "")
         if not any(part.get("content", "x").strip() for message in shown for part in message["parts"]):
             continue
         assert of_the_processor(shown) == of_the_processor(theirs["tanstack"]), (chunks, events)
