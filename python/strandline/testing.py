@@ -294,9 +294,10 @@ class Frame:
 
 class FrameReader:
     """Takes bytes as they come, cut anywhere, and keeps the frames that are complete. Strict: raises ValueError for
-    anything that PROTOCOL §4.3 does not allow. ``comments`` holds the comment lines."""
+    anything that PROTOCOL §4.3 does not allow (``id_first``: §11.5). ``comments`` holds the comment lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, id_first: bool = False) -> None:
+        self.id_first = id_first
         self.frames: list[Frame] = []
         self.comments: list[str] = []
         self._rest = b""
@@ -316,7 +317,7 @@ class FrameReader:
         elif line:
             self._lines.append(line)
         else:
-            self.frames.append(_frame(self._lines))
+            self.frames.append(_frame(self._lines[::-1] if self.id_first else self._lines))
             self._lines = []
 
 
@@ -330,9 +331,9 @@ def _frame(lines: list[str]) -> Frame:
     return Frame(orjson.loads(data[6:]), cursor)
 
 
-def read_frames(data: bytes) -> list[Frame]:
+def read_frames(data: bytes, *, id_first: bool = False) -> list[Frame]:
     """The complete frames in ``data``."""
-    reader = FrameReader()
+    reader = FrameReader(id_first=id_first)
     reader.feed(data)
     return reader.frames
 

@@ -95,6 +95,7 @@ class Client:
     ) -> Answer:
         """Send a request; returns when the headers have come."""
         answer = Answer()
+        answer.reader.id_first = url.startswith("/api/tanstack")
         parts = urlsplit(url)
         sent = {"host": "localhost", **self.headers, **(headers or {})}
         content = b"" if body is None else body if raw else json.dumps(body).encode()

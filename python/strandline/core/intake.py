@@ -1,4 +1,4 @@
-"""Which request is this? (DESIGN §14.1, PROTOCOL §7)
+"""Which request is this? (DESIGN §14.1, PROTOCOL §7 and §11.2)
 
 One pure decision over the committed state of a session. It is taken inside the writer, so two devices that ask at
 the same moment are answered one after the other, and the second one sees what the first one did.
@@ -6,7 +6,7 @@ the same moment are answered one after the other, and the second one sees what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ Parts = tuple[Mapping[str, Any], ...]
 
 SUBMIT = "submit-message"
 REGENERATE = "regenerate-message"
+RUN = "run-agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,14 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A POST on the AI SDK wire. ``message_id`` is the wire's ``messageId``, ``key`` the idempotency key."""
+    """A POST. ``message_id`` is the AI SDK wire's ``messageId``, ``key`` the idempotency key; ``run`` is the id that an
+    AG-UI client gives the run it asks for (trigger RUN)."""
 
     trigger: str
     message_id: str | None
     last: Incoming | None
     key: str | None
+    run: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,10 @@ def decide(request: Request, state: SessionState, known: Mapping[str, Parts]) ->
         keyed = state.keyed(request.key)
         if keyed is not None:
             return Attach(keyed.id)
+    if request.run is not None and request.run in state.runs:
+        return Attach(request.run)
+    if request.trigger == RUN:
+        return _run(request, state, known)
     if request.trigger == REGENERATE:
         return _regenerate(request, state)
     if request.message_id is not None:
@@ -130,6 +137,33 @@ def _regenerate(request: Request, state: SessionState) -> Decision:
     if found.parent is None:
         return Refuse("unknown-message", f"The message {found.message_id!r} does not answer anything.")
     return Start(found.parent)
+
+
+def _run(request: Request, state: SessionState, known: Mapping[str, Parts]) -> Decision:
+    """An AG-UI client says which run it wants, not why: a known message is to be answered again, or was edited."""
+    last = request.last
+    if last is None or last.role != "user":
+        return Refuse("invalid-message", "The last of `messages` must be the user message to answer.")
+    found = state.find(last.id)
+    if found is None:
+        return Start(state.record.leaf, create=last)
+    if found.role != "user":
+        return Refuse("message-exists", f"The id {last.id!r} is that of a reply in this session.")
+    if said_alike(known.get(found.version, ()), last.parts):
+        return Start(found.version)
+    return Start(found.parent, create=last)
+
+
+def said_alike(one: Iterable[Mapping[str, Any]], other: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether two lists of user parts are one message as far as an AG-UI client can tell, which knows no data parts and
+    may join texts."""
+    return _gist(one) == _gist(other)
+
+
+def _gist(parts: Iterable[Mapping[str, Any]]) -> tuple[str, list[str]]:
+    parts = list(parts)
+    text = "".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
+    return text, [str(part.get("url", "")) for part in parts if part.get("type") == "file"]
 
 
 def _newest(state: SessionState, message: MessageRecord) -> Attach | None:

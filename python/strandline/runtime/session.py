@@ -252,7 +252,7 @@ class Sessions:
                     at, caller.by, parent, created.id, start.parent, created.role, created.parts, created.metadata
                 )
             )
-        run_id, message = self._clock.mint("run"), self._clock.mint("msg")
+        run_id, message = request.run or self._clock.mint("run"), self._clock.mint("msg")
         events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key))
         named = start.create.id if start.create is not None else None
         names = meant_by(request.key, named)

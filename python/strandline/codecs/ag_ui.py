@@ -1,0 +1,184 @@
+"""The TanStack AI and AG-UI wire: events of the log as AG-UI events, framed as server-sent events.
+
+Speaks AG-UI 1.0 (``@ag-ui/core@1.0.0``, ``ag-ui-protocol 1.0.0``) in the dialect of ``@tanstack/ai@0.58.0``
+(``src/types.ts``): what the specification does not know travels in ``metadata.tanstack``. The parser of
+``@tanstack/ai-client@0.33.2 src/connection-adapters.ts`` attaches an ``id:`` to the *next* ``data:`` line, so here the
+id comes first, and every frame has its own.
+
+What a chunk becomes depends on the chunks before it, so frames come from an ``Encoder`` that is given the events of one
+run in order, from the first. It is a pure function of the log: the n-th frame of an event is the same wherever a reader
+came in, which is what makes a cursor mean something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from strandline.codecs.ag_ui_chunks import Events, Translator, recap
+from strandline.codecs.ai_sdk import LOST_TEXT
+from strandline.core.events import Appended, Event, MessageReset, RunEnded, RunQueued
+from strandline.core.message import FoldState
+from strandline.core.offset import Cursor
+from strandline.core.partial_json import ABSENT
+from strandline.core.records import RunRecord
+from strandline.core.run import Status
+
+PROTOCOL_VERSION = "1.0"
+
+_USAGE = ("inputTokens", "outputTokens", "totalTokens", "reasoningTokens", "cachedInputTokens", "cacheWriteInputTokens")
+_FINISH_REASONS = {"length": "length", "content-filter": "content_filter"}
+"""``tool-calls`` is not among them: to the processor that is the end of a turn, not of a run, and it waits for more."""
+
+
+def frame(data: Any, cursor: Cursor | None = None) -> bytes:
+    """One event, the id first. orjson never emits a newline, so ``data`` is always one line."""
+    if cursor is None:
+        return b"data: %b\n\n" % orjson.dumps(data)
+    return b"id: %b\ndata: %b\n\n" % (str(cursor).encode("ascii"), orjson.dumps(data))
+
+
+def error_frame(code: str, text: str) -> bytes:
+    """An error that is not in the log: it has no id (PROTOCOL §4.6)."""
+    return frame({"type": "RUN_ERROR", "message": text, "code": code})
+
+
+RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open stream cannot show. Load it again.")
+
+
+class Encoder:
+    """The frames of one run. Give it every event of the run, in order, once.
+
+    ``recap``: after an event that ends open streams (``RESYNC_FRAME`` is its last frame), the events that say the whole
+    message up to and including it; else None.
+    """
+
+    def __init__(self, thread: str) -> None:
+        self._thread = thread
+        self._run = ""
+        self._parent_run: str | None = None
+        self._translator = Translator("")
+        self.recap: Events | None = None
+
+    def frames(self, epoch: str, seq: int, event: Event, known: tuple[bytes, ...] | None = None) -> tuple[bytes, ...]:
+        """The frames of the next event. ``known``: the same, if another reader's encoder has made them already."""
+        events, resync = self._events(event)
+        if known is not None:
+            return known
+        made = [frame(each, Cursor(epoch, seq, number)) for number, each in enumerate(events, 1)]
+        return (*made, RESYNC_FRAME) if resync else tuple(made)
+
+    def _events(self, event: Event) -> tuple[Events, bool]:
+        match event:
+            case RunQueued():
+                self._run, self._parent_run = event.run, event.parent_run
+                self._translator = Translator(event.message_id)
+                return [self._started()], False
+            case Appended(chunks=chunks):
+                return self._appended(chunks)
+            case MessageReset(message_id=message_id):
+                self._translator = Translator(message_id)
+                self._renew()
+                return [], True
+            case RunEnded():
+                end = terminal(self._thread, event, self._translator)
+                return [*self._translator.finish(), end], False
+            case _:
+                return [], False
+
+    def _appended(self, chunks: tuple[Mapping[str, Any], ...]) -> tuple[Events, bool]:
+        translator = self._translator
+        events: Events = []
+        for index, chunk in enumerate(chunks):
+            more = translator.take(chunk)
+            if more is None:
+                # Whoever reads on after this event begins again, with all of it.
+                for rest in chunks[index + 1 :]:
+                    translator.fold.push(rest)
+                self._renew()
+                return events, True
+            events += more
+        return events, False
+
+    def _renew(self) -> None:
+        self._translator, said = self._translator.renewed()
+        self.recap = [self._started(), *said]
+
+    def _started(self) -> dict[str, Any]:
+        return started(self._thread, self._run, self._parent_run)
+
+
+def started(thread: str, run: str, parent_run: str | None) -> dict[str, Any]:
+    """The first event of every run."""
+    event = {"type": "RUN_STARTED", "threadId": thread, "runId": run, "protocolVersion": PROTOCOL_VERSION}
+    return event if parent_run is None else {**event, "parentRunId": parent_run}
+
+
+def terminal(thread: str, end: RunEnded | RunRecord, translator: Translator) -> dict[str, Any]:
+    """The last event of a run (PROTOCOL §11.4)."""
+    run = end.run if isinstance(end, RunEnded) else end.id
+    usage = _usage(end.usage)
+    ended = {"status": end.status.value, **({"reason": end.reason} if end.reason is not None else {})}
+    more: dict[str, Any] = {} if usage is None else {"usage": [usage]}
+    if end.status in (Status.FAILED, Status.LOST):
+        lost = end.status is Status.LOST
+        text = LOST_TEXT if lost else end.error or "The reply failed."
+        error: dict[str, Any] = {
+            "type": "RUN_ERROR",
+            "message": text,
+            "code": "lost" if lost else end.reason or "failed",
+        }
+        # The specification's RUN_ERROR does not say whose error it is; without this the processor ends every run.
+        return {**error, **more, "metadata": {"tanstack": {"runId": run, "threadId": thread}, "strandline": ended}}
+    finished = {"type": "RUN_FINISHED", "threadId": thread, "runId": run}
+    reason = _FINISH_REASONS.get(end.finish_reason or "", "stop")
+    match end.status:
+        case Status.STOPPED:
+            outcome: dict[str, Any] = {"type": "cancelled"}
+        case Status.SUSPENDED:
+            outcome = {"type": "interrupt", "interrupts": _interrupts(run, translator)}
+        case _:
+            outcome = {"type": "success"}
+    metadata = {"tanstack": {"finishReason": reason}, "strandline": ended}
+    return {**finished, "outcome": outcome, **more, "metadata": metadata}
+
+
+def recapped(events: Events, cursor: Cursor | None) -> bytes:
+    """Events of which only the last one carries an id (PROTOCOL §11.5)."""
+    last = len(events) - 1
+    return b"".join(frame(each, cursor if index == last else None) for index, each in enumerate(events))
+
+
+def finished(thread: str, run: RunRecord, fold: FoldState, epoch: str) -> bytes:
+    """An ended run whose events are no longer in the log, from what is stored: the whole message, then its end."""
+    translator, said = recap(run.message_id, fold)
+    said += translator.finish()
+    events = [started(thread, run.id, run.parent_run), *said, terminal(thread, run, translator)]
+    return recapped(events, Cursor(epoch, run.last_seq or run.first_seq, 1))
+
+
+def _usage(recorded: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What AG-UI has a name for; it refuses counts that are not whole and positive."""
+    found = {name: recorded[name] for name in _USAGE if _is_count(recorded.get(name))} if recorded is not None else {}
+    return found or None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _interrupts(run: str, translator: Translator) -> Events:
+    """What a suspended run waits for."""
+    found: Events = []
+    for tool in translator.fold.unfinished_tools:
+        known, wire = tool.input(), translator.wire_call(tool.id)
+        about = {"toolName": tool.name, **({} if known is ABSENT else {"input": known})}
+        if tool.state == "approval-requested":
+            asked = {"id": str(tool.fields["approval"]["id"]), "reason": "approval_required"}
+            found.append({**asked, "toolCallId": wire, "metadata": {"kind": "approval", **about}})
+        else:
+            asked = {"id": wire, "reason": "client_tool_input"}
+            found.append({**asked, "toolCallId": wire, "metadata": {"kind": "client_tool", **about}})
+    return found or [{"id": run, "reason": "suspended"}]
