@@ -19,7 +19,7 @@ from strandline.http.auth import Action, Identity
 from strandline.http.intake import caller_of, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.run_input import run_ids, run_request
-from strandline.http.stream import Stream, query_id, reader_of
+from strandline.http.stream import Stream, place_for, query_id, reader_of
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin
 from strandline.runtime.run_ids import RunIds
@@ -44,13 +44,18 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return session if session is not None and allows(identity, session.state.record, Action.READ) else None
 
     async def stream(
-        request: Request, identity: Identity, session: LiveSession | None, run_id: str, presented: str | None
+        request: Request,
+        identity: Identity,
+        session: LiveSession | None,
+        run_id: str,
+        presented: str | None,
+        *,
+        counted: bool = True,
     ) -> Response:
         """The run from its first event, or from the cursor that was presented on."""
         run = session.state.runs.get(run_id) if session is not None else None
         if session is None or run is None:
             raise NotFound("There is no such run.")
-        service.sessions.admit_reader(session.id)
         begun = await begin(session, service.store, run, _cursor(presented, session))
         reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now())
         headers = {
@@ -58,7 +63,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             "Strandline-Message": run.message_id,
             "Strandline-Replay": "full" if presented is None else "tail",
         }
-        return Stream(ag_ui_stream(session, service.store, run, begun, reader), settings, headers)
+        place = place_for(reader, session, service.sessions, counted=counted)
+        return Stream(ag_ui_stream(session, service.store, run, begun, reader), settings, headers, place)
 
     @routes.post("")
     async def run_agent(request: Request, identity: Identity = who) -> Response:
@@ -69,7 +75,11 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             # A reconnect: it never starts anything.
             return await stream(request, identity, await visible(session_id, identity), run_id, presented)
         asked, rest = run_request(body, run_id)
-        service.sessions.admit_reader(session_id)  # before anything is started that could then not be shown
+        found = await service.sessions.find(session_id)
+        if found is None or allows(identity, found.state.record, Action.SUBMIT):
+            # Before anything is started that could then not be shown; a stranger is refused by what follows.
+            service.sessions.admit_reader(session_id)
+        known = found is not None and run_id in found.state.runs
         sessions, caller = service.sessions, caller_of(identity, rest)
 
         def submitted() -> Any:
@@ -78,7 +88,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             )
 
         run: RunRecord = await claims.using(service.store, session_id, run_id, submitted)
-        return await stream(request, identity, await sessions.find(session_id), run.id, None)
+        return await stream(request, identity, await sessions.find(session_id), run.id, None, counted=known)
 
     @routes.get("")
     async def join_or_hydrate(request: Request, identity: Identity = who) -> Response:

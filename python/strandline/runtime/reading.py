@@ -21,8 +21,9 @@ from strandline.runtime.feed import Entry
 from strandline.runtime.live import LiveSession
 from strandline.stores.port import Store
 
-_PIECE = 262_144
-_PAGE = 512
+PIECE = 262_144
+"""Bytes that are gathered for one write, about."""
+PAGE = 512
 """Events that are read from the log at once: a reader with an old cursor must not keep the others waiting."""
 
 Settled = Literal["sent", "resync"]
@@ -108,7 +109,7 @@ async def ai_sdk_stream(
                     return
                 if frames:
                     reader.cursor = str(Cursor(epoch, seq, len(frames)))
-                if len(joined) >= _PIECE:
+                if len(joined) >= PIECE:
                     yield bytes(joined)
                     joined.clear()
             if joined:
@@ -167,7 +168,7 @@ async def _due(
     nothing was left out. Cold ones come from the log first; the tail is a slice, taken without an await."""
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
-        upto = min(feed.first_seq, first + _PAGE) - 1
+        upto = min(feed.first_seq, first + PAGE) - 1
         cold = [(seq, native.decode(line)) for seq, line in await store.events(session.id, first, upto, run)]
         return [(seq, event, encode(epoch, seq, event)) for seq, event in cold], upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]

@@ -19,11 +19,10 @@ from strandline.core.unfold import revive
 from strandline.errors import Conflict
 from strandline.runtime.feed import Entry
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import Reader, attached
+from strandline.runtime.reading import PAGE, PIECE, Reader, attached
 from strandline.stores.port import Store
 
 _CODEC = "ag-ui"
-_PIECE = 262_144
 _CUT = ag_ui.error_frame("store-unavailable", "The reply cannot be stored just now. Load it again later.")
 _CLOSED = ag_ui.error_frame("shutting-down", "The server is restarting. Load the reply again.")
 
@@ -138,7 +137,7 @@ async def _entries(
     come from the log first; the tail is a slice, taken without an await."""
     feed = session.feed
     if first < feed.first_seq:
-        upto = min(feed.first_seq - 1, feed.last_seq)
+        upto = min(feed.first_seq, feed.last_seq + 1, first + PAGE) - 1
         cold = await store.events(session.id, first, upto, run)
         return [(seq, native.decode(line), None) for seq, line in cold], upto
     return [(entry.seq, entry.event, entry) for entry in feed.since(first) if entry.run == run], feed.last_seq
@@ -149,7 +148,7 @@ def _pieces(frames: list[bytes]) -> list[bytes]:
     pieces, joined = [], bytearray()
     for data in frames:
         joined += data
-        if len(joined) >= _PIECE:
+        if len(joined) >= PIECE:
             pieces.append(bytes(joined))
             joined.clear()
     return [*pieces, bytes(joined)] if joined else pieces
