@@ -16,7 +16,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from strandline.agents.run import Run, aclose
+from strandline.agents.run import Run
+from strandline.agents.writing import aclose
 from strandline.core.chunks import has_lone_surrogate
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from strandline.agents.run import aclose
+from strandline.agents.writing import aclose
 from strandline.errors import ChunkRefused
 
 

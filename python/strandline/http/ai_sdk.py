@@ -30,6 +30,7 @@ from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
 from strandline.runtime.live import LiveSession
+from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
 
@@ -64,7 +65,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             if how == "resync":
                 service.sessions.owe(session, identity.user, run.id)
             elif owed:
-                service.sessions.paid(session, identity.user, run.id)
+                paid(session, identity.user, run.id)
 
         content = ai_sdk_stream(session, service.store, plan, reader, major=major, shim=shim, settle=settle)
         headers = {

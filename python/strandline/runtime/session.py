@@ -1,7 +1,6 @@
 """What can be done with sessions: submit, stop, end, history, import. Each is one decision inside the writer.
 
-Owns the registry of sessions in memory. Knows nothing of HTTP: who may do what is passed in as a yes-or-no question
-that is asked again inside the decision.
+Knows nothing of HTTP: who may do what is passed in as a yes-or-no question that is asked again inside the decision.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakValueDictionary
 
 from strandline.codecs import native
 from strandline.core import intake
@@ -26,25 +24,22 @@ from strandline.core.events import (
 )
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
-from strandline.core.replay import Plan, Whole, plan_fresh, plan_named
+from strandline.core.replay import Plan
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
+from strandline.runtime import promises
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.journal import Journal
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Promise, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, started
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
+from strandline.runtime.registry import ALL_SEQS, Registry
 from strandline.settings import Settings
 from strandline.stores.port import Store
-from strandline.stores.schema import mint_epoch
 
 May = Callable[[SessionRecord | None], bool]
 """Asked with the session's record, or None when it does not exist yet."""
-
-_ALL_SEQS = 2**62
-MAX_OWED = 100
-"""Promised replays per session that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,117 +60,30 @@ class _NeedParts(Exception):
         self.version = version
 
 
-class Sessions:
+class Sessions(Registry):
     """The use cases. One per store."""
 
     def __init__(self, store: Store, journal: Journal, clock: Clock, settings: Settings) -> None:
-        self.store = store
+        super().__init__(store, clock, settings)
         self.journal = journal
-        self._clock = clock
-        self._settings = settings
-        self._live: dict[str, LiveSession] = {}
-        # A session that was let go of while somebody still holds it must be found again, not loaded twice.
-        self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
-        self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
         self._starting: set[str] = set()
         self.accepting = True
-        self.closed = False
-
-    # ------------------------------------------------------------------ which sessions are in memory
-
-    def in_memory(self) -> list[LiveSession]:
-        """Every session that is loaded."""
-        return list(self._live.values())
-
-    async def find(self, session_id: str) -> LiveSession | None:
-        """The session, loaded if need be, or None if it does not exist (or was never written to)."""
-        session = await self._load(session_id)
-        return session if session is not None and session.stored else None
-
-    def admit_reader(self, session_id: str) -> None:
-        """Raise TooMany when this session, or this process, has as many readers as it may have."""
-        session = self._live.get(session_id)
-        if sum(len(each.readers) for each in self._live.values()) >= self._settings.max_readers:
-            raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
-        if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
-            raise TooMany("Too many streams are open on this session.", code="too-many-readers", retry_after=5.0)
-
-    def keep(self, session: LiveSession) -> None:
-        """Something happened in this session: it is in memory, whoever let go of it meanwhile."""
-        self._live[session.id] = session
 
     def lost_track(self) -> None:
         """The decisions that were under way have failed."""
         self._starting.clear()
 
     def forget_idle(self, now: float) -> None:
-        """Let go of sessions that nobody has used for a while."""
-        for session in list(self._live.values()):
-            _drop_expired(session, now)
-            if session.idle and now - session.touched >= self._settings.session_idle:
-                del self._live[session.id]
+        """Let go of what has been kept for too long."""
+        super().forget_idle(now)
         self._stops.expire(now)
-
-    async def _load(self, session_id: str) -> LiveSession | None:
-        session = self._live.get(session_id) or self._held.get(session_id)
-        if session is not None:
-            self._live[session_id] = session
-        else:
-            task = self._loading.get(session_id)
-            if task is None:
-                task = asyncio.get_running_loop().create_task(self._read(session_id))
-                self._loading[session_id] = task
-                task.add_done_callback(lambda _: self._loading.pop(session_id, None))
-            session = await asyncio.shield(task)
-        if session is not None:
-            session.touched = self._clock.monotonic()
-        return session
-
-    async def _read(self, session_id: str) -> LiveSession | None:
-        record = await self.store.session(session_id)
-        if record is None:
-            return None
-        outline, runs, newer = await asyncio.gather(
-            self.store.outline(session_id),
-            self.store.runs(session_id),
-            # The row is written when the structure changes; the log may have gone on since.
-            self.store.events(session_id, record.last_seq + 1, _ALL_SEQS),
-        )
-        if newer:
-            record = replace(record, last_seq=newer[-1][0])
-        if session_id in self._live:
-            return self._live[session_id]
-        return self._register(SessionState(record, outline, runs), stored=True)
-
-    def _register(self, state: SessionState, *, stored: bool) -> LiveSession:
-        session = LiveSession(state, stored=stored, at=self._clock.monotonic())
-        if self.closed:
-            session.feed.close()
-        self._live[session.id] = self._held[session.id] = session
-        return session
-
-    def close(self) -> None:
-        """Nothing more will come on any feed: the server is going away."""
-        self.closed = True
-        for session in list(self._held.values()):
-            session.feed.close()
-
-    async def _load_or_new(self, session_id: str, owner: str) -> LiveSession:
-        session = await self._load(session_id)
-        if session is None:
-            session = self._live.get(session_id)
-        if session is None:
-            now = self._clock.now()
-            record = SessionRecord(session_id, mint_epoch(), owner, now, now, 0)
-            session = self._register(SessionState(record), stored=False)
-        return session
 
     # ------------------------------------------------------------------ submit
 
     async def submit(self, session_id: str, request: intake.Request, caller: Caller, agent: str, may: May) -> RunRecord:
         """Start or find the run that this request is about (PROTOCOL §7). Raises the problems named there."""
-        session = await self._load_or_new(session_id, caller.user)
+        session = await self.load_or_new(session_id, caller.user)
         known: dict[str, intake.Parts] = {}
         while True:
             version = intake.compared(request, session.state)
@@ -395,37 +303,12 @@ class Sessions:
         return History(messages, runs, run, cursor)
 
     def resume(self, session: LiveSession, user: str, key: str | None) -> Plan:
-        """What a resume without cursor is given (PROTOCOL §6.2, §6.6). ``key`` names it, however often it is repeated.
+        """What a resume without cursor is given (PROTOCOL §6.2, §6.6)."""
+        return promises.resume(session, user, key, self._clock.monotonic(), self._settings.owed_for)
 
-        Of several promises the newest counts: an older one was made to a page that has been loaded again since."""
-        _drop_expired(session, self._clock.monotonic())
-        for promise in session.owed:
-            if key is not None and (promise.user, promise.key) == (user, key):
-                return plan_named(session.state, promise.run)
-        newest = next(reversed(session.state.runs), None)  # a page that missed a later one has to load again anyway
-        owed = (
-            promise.run
-            for promise in reversed(session.owed)
-            if (promise.user, promise.run, promise.key) == (user, newest, None)
-        )
-        plan = plan_fresh(session.state, next(owed, None))
-        if key is not None and isinstance(plan, Whole):
-            # An answer that is lost on its way is asked for again, and the run may have ended meanwhile.
-            self.paid(session, user, plan.run)
-            self.owe(session, user, plan.run, key)
-        return plan
-
-    def paid(self, session: LiveSession, user: str, run: str) -> None:
-        """The replay of ``run`` that this user was promised was sent, to its end or under a key of its own."""
-        for promise in reversed(session.owed):
-            if (promise.user, promise.run, promise.key) == (user, run, None):
-                session.owed.remove(promise)
-                return
-
-    def owe(self, session: LiveSession, user: str, run: str, key: str | None = None) -> None:
+    def owe(self, session: LiveSession, user: str, run: str) -> None:
         """Promise a replay: to who was given a history without it, or was told to read it anew."""
-        session.owed.append(Promise(user, run, key, self._clock.monotonic() + self._settings.owed_for))
-        del session.owed[:-MAX_OWED]
+        promises.owe(session, user, run, None, self._clock.monotonic() + self._settings.owed_for)
 
     async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
         """The path that ends at ``parent``, with content: what an agent is shown."""
@@ -440,7 +323,7 @@ class Sessions:
             raise Unprocessable("Two of the messages have the same id.", code="invalid-message")
         if has_lone_surrogate(owner + (title or "")):
             raise Unprocessable("The user or the title has half of a surrogate pair.", code="invalid-request")
-        session = await self._load_or_new(session_id, owner)
+        session = await self.load_or_new(session_id, owner)
 
         def decide(session: LiveSession) -> Decided:
             if session.stored and session.state.messages:
@@ -481,13 +364,9 @@ class Sessions:
         epoch = session.state.record.epoch
         live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
         session.live[run.id] = live
-        for seq, line in await self.store.events(session.id, run.first_seq, _ALL_SEQS, run.id):
+        for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
             live.replay(epoch, seq, native.decode(line))
         return live
-
-
-def _drop_expired(session: LiveSession, now: float) -> None:
-    session.owed = [promise for promise in session.owed if promise.until > now]
 
 
 def _end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:

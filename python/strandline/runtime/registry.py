@@ -1,0 +1,116 @@
+"""Which sessions are in memory: loads them, lets go of idle ones, and never has the same one twice."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from weakref import WeakValueDictionary
+
+from strandline.core.records import SessionRecord
+from strandline.core.session import SessionState
+from strandline.errors import TooMany
+from strandline.runtime.clock import Clock
+from strandline.runtime.live import LiveSession
+from strandline.runtime.promises import drop_expired
+from strandline.settings import Settings
+from strandline.stores.port import Store
+from strandline.stores.schema import mint_epoch
+
+ALL_SEQS = 2**62
+
+
+class Registry:
+    """The sessions of one store. ``closed``: the server is going away, nothing more will come on any feed."""
+
+    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+        self.store = store
+        self._clock = clock
+        self._settings = settings
+        self._live: dict[str, LiveSession] = {}
+        # A session that was let go of while somebody still holds it must be found again, not loaded twice.
+        self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
+        self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
+        self.closed = False
+
+    def in_memory(self) -> list[LiveSession]:
+        """Every session that is loaded."""
+        return list(self._live.values())
+
+    async def find(self, session_id: str) -> LiveSession | None:
+        """The session, loaded if need be, or None if it does not exist (or was never written to)."""
+        session = await self._load(session_id)
+        return session if session is not None and session.stored else None
+
+    def admit_reader(self, session_id: str) -> None:
+        """Raise TooMany when this session, or this process, has as many readers as it may have."""
+        session = self._live.get(session_id)
+        if sum(len(each.readers) for each in self._live.values()) >= self._settings.max_readers:
+            raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
+        if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
+            raise TooMany("Too many streams are open on this session.", code="too-many-readers", retry_after=5.0)
+
+    def keep(self, session: LiveSession) -> None:
+        """Something happened in this session: it is in memory, whoever let go of it meanwhile."""
+        self._live[session.id] = session
+
+    def forget_idle(self, now: float) -> None:
+        """Let go of sessions that nobody has used for a while."""
+        for session in list(self._live.values()):
+            drop_expired(session, now)
+            if session.idle and now - session.touched >= self._settings.session_idle:
+                del self._live[session.id]
+
+    async def _load(self, session_id: str) -> LiveSession | None:
+        session = self._live.get(session_id) or self._held.get(session_id)
+        if session is not None:
+            self._live[session_id] = session
+        else:
+            task = self._loading.get(session_id)
+            if task is None:
+                task = asyncio.get_running_loop().create_task(self._read(session_id))
+                self._loading[session_id] = task
+                task.add_done_callback(lambda _: self._loading.pop(session_id, None))
+            session = await asyncio.shield(task)
+        if session is not None:
+            session.touched = self._clock.monotonic()
+        return session
+
+    async def _read(self, session_id: str) -> LiveSession | None:
+        record = await self.store.session(session_id)
+        if record is None:
+            return None
+        outline, runs, newer = await asyncio.gather(
+            self.store.outline(session_id),
+            self.store.runs(session_id),
+            # The row is written when the structure changes; the log may have gone on since.
+            self.store.events(session_id, record.last_seq + 1, ALL_SEQS),
+        )
+        if newer:
+            record = replace(record, last_seq=newer[-1][0])
+        if session_id in self._live:
+            return self._live[session_id]
+        return self._register(SessionState(record, outline, runs), stored=True)
+
+    def _register(self, state: SessionState, *, stored: bool) -> LiveSession:
+        session = LiveSession(state, stored=stored, at=self._clock.monotonic())
+        if self.closed:
+            session.feed.close()
+        self._live[session.id] = self._held[session.id] = session
+        return session
+
+    def close(self) -> None:
+        """Nothing more will come on any feed: the server is going away."""
+        self.closed = True
+        for session in list(self._held.values()):
+            session.feed.close()
+
+    async def load_or_new(self, session_id: str, owner: str) -> LiveSession:
+        """The session, or a new one that exists in memory only until something is committed to it."""
+        session = await self._load(session_id)
+        if session is None:
+            session = self._live.get(session_id)
+        if session is None:
+            now = self._clock.now()
+            record = SessionRecord(session_id, mint_epoch(), owner, now, now, 0)
+            session = self._register(SessionState(record), stored=False)
+        return session
