@@ -29,6 +29,7 @@ from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
+from strandline.http.wire import KEY_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
 from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
@@ -70,16 +71,16 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         content = ai_sdk_stream(session, service.store, plan, reader, major=major, shim=shim, settle=settle)
         headers = {
             **ai_sdk.HEADERS,
-            "Strandline-Run": run.id,
-            "Strandline-Message": run.message_id,
-            "Strandline-Replay": "tail" if isinstance(plan, Tail) else "full",
+            RUN_HEADER: run.id,
+            MESSAGE_HEADER: run.message_id,
+            REPLAY_HEADER: REPLAY_TAIL if isinstance(plan, Tail) else REPLAY_FULL,
         }
         return Stream(content, settings, headers, place_for(reader, session, service.sessions, counted=counted))
 
     @routes.post("")
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
-        chat_id, asked, rest = chat_request(body, request.headers.get("idempotency-key"))
+        chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER))
         session = await service.sessions.find(chat_id)
         if session is None or allows(identity, session.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.
@@ -121,8 +122,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         elif named is not None:
             plan = plan_named(session.state, named)
         else:
-            key = request.headers.get("idempotency-key")
-            plan = service.sessions.resume(session, identity.user, key and check_id(key, "Idempotency-Key"))
+            key = request.headers.get(KEY_HEADER)
+            plan = service.sessions.resume(session, identity.user, key and check_id(key, KEY_HEADER))
             owed = key is None
         if isinstance(plan, Unresumable):
             if shim:

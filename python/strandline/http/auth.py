@@ -23,9 +23,9 @@ from strandline.core.records import SessionRecord
 from strandline.errors import Misconfigured, Unauthorized, Unprocessable
 from strandline.http.bearer import bearer_dependency
 from strandline.http.loopback import check_loopback, is_loopback
+from strandline.http.wire import DEVICE_HEADER
 
 MAX_USER = 200
-DEVICE_HEADER = "Strandline-Device"
 DEVICE_QUERY = "device"
 
 

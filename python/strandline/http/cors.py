@@ -15,22 +15,31 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from strandline.errors import Misconfigured
+from strandline.http.wire import (
+    CLIENT_HEADER,
+    CURSOR_HEADER,
+    DEVICE_HEADER,
+    KEY_HEADER,
+    MESSAGE_HEADER,
+    REPLAY_HEADER,
+    RUN_HEADER,
+)
 
 METHODS = ("GET", "POST")
 REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
-    "Idempotency-Key",
-    "Last-Event-ID",
-    "Strandline-Client",
-    "Strandline-Device",
+    KEY_HEADER,
+    CURSOR_HEADER,
+    CLIENT_HEADER,
+    DEVICE_HEADER,
     "X-Run-Id",
 )
 EXPOSED_HEADERS = (
     "Retry-After",
-    "Strandline-Message",
-    "Strandline-Replay",
-    "Strandline-Run",
+    MESSAGE_HEADER,
+    REPLAY_HEADER,
+    RUN_HEADER,
     "X-Vercel-AI-UI-Message-Stream",
 )
 

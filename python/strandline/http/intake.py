@@ -12,6 +12,7 @@ from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
 from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
+from strandline.http.wire import KEY_HEADER
 from strandline.runtime.live import Caller
 
 
@@ -45,7 +46,7 @@ def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request
         raise Unprocessable("`messages` must be a list of UIMessages.", code="invalid-request")
     last = incoming(messages[-1]) if messages else None
     if key is not None:
-        check_id(key, "Idempotency-Key")
+        check_id(key, KEY_HEADER)
     rest = {name: value for name, value in body.items() if name not in _OWN}
     return chat_id, Request(trigger, message_id, last, key), rest
 

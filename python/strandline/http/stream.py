@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from strandline.codecs.sse import HEADERS, HEARTBEAT
 from strandline.core.ids import check_id
 from strandline.http.auth import Identity
+from strandline.http.wire import CLIENT_HEADER, CURSOR_HEADER, SHIM
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import Reader
 from strandline.runtime.session import Sessions
@@ -81,19 +82,19 @@ def place_for(reader: Reader, session: LiveSession, sessions: Sessions, *, count
 
 def client_of(request: Request, default_major: int) -> tuple[bool, int]:
     """Whether the client is our shim, and the major version of ``ai`` that it speaks (PROTOCOL §5.2)."""
-    name, _, rest = request.headers.get("strandline-client", "").partition(";")
+    name, _, rest = request.headers.get(CLIENT_HEADER, "").partition(";")
     major = rest.strip().removeprefix("ai=")
-    return name.strip().split("/")[0] == "shim", int(major) if major in ("5", "6", "7") else default_major
+    return name.strip().split("/")[0] == SHIM, int(major) if major in ("5", "6", "7") else default_major
 
 
 def cursor_of(request: Request) -> str | None:
     """The cursor that the reader presents: the header wins (PROTOCOL §3.2). An empty one is none."""
-    return request.headers.get("last-event-id") or request.query_params.get("after") or None
+    return request.headers.get(CURSOR_HEADER) or request.query_params.get("after") or None
 
 
 def reader_of(request: Request, identity: Identity, wire: str, reader_id: str, now: int) -> Reader:
     """The reader that this request attaches."""
-    client = request.headers.get("strandline-client", "").split(";")[0].strip()[:80] or None
+    client = request.headers.get(CLIENT_HEADER, "").split(";")[0].strip()[:80] or None
     return Reader(reader_id, identity.user, identity.device, wire, now, client=client)
 
 

@@ -20,6 +20,7 @@ from strandline.http.intake import caller_of, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.run_input import run_ids, run_request
 from strandline.http.stream import Stream, place_for, query_id, reader_of
+from strandline.http.wire import CURSOR_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin
 from strandline.runtime.run_ids import RunIds
@@ -59,9 +60,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         begun = await begin(session, service.store, run, _cursor(presented, session))
         reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now())
         headers = {
-            "Strandline-Run": run.id,
-            "Strandline-Message": run.message_id,
-            "Strandline-Replay": "full" if presented is None else "tail",
+            RUN_HEADER: run.id,
+            MESSAGE_HEADER: run.message_id,
+            REPLAY_HEADER: REPLAY_FULL if presented is None else REPLAY_TAIL,
         }
         place = place_for(reader, session, service.sessions, counted=counted)
         return Stream(ag_ui_stream(session, service.store, run, begun, reader), settings, headers, place)
@@ -158,7 +159,7 @@ def _iso(at: int) -> str:
 
 def _presented(request: Request) -> str | None:
     """The cursor of a reader that comes back: the header wins over ``offset``, of which ``-1`` means none."""
-    offset = request.headers.get("last-event-id") or request.query_params.get("offset") or FROM_START
+    offset = request.headers.get(CURSOR_HEADER) or request.query_params.get("offset") or FROM_START
     return None if offset == FROM_START else offset
 
 

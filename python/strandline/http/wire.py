@@ -1,0 +1,18 @@
+"""Every header name and fixed value that this server and its clients must agree on (PROTOCOL §3, §5).
+
+``js-adapter/src/protocol.ts`` has the same names; a test compares the two.
+"""
+
+from __future__ import annotations
+
+CLIENT_HEADER = "Strandline-Client"
+CURSOR_HEADER = "Last-Event-ID"
+DEVICE_HEADER = "Strandline-Device"
+KEY_HEADER = "Idempotency-Key"
+MESSAGE_HEADER = "Strandline-Message"
+REPLAY_HEADER = "Strandline-Replay"
+RUN_HEADER = "Strandline-Run"
+
+REPLAY_FULL = "full"
+REPLAY_TAIL = "tail"
+SHIM = "shim"
