@@ -17,12 +17,13 @@ help:
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Strandline needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 node_modules/.ready: package.json package-lock.json js-adapter/package.json demo/package.json tests/package.json .npmrc
-	npm ci --no-audit --no-fund --loglevel=error
+	# Not `npm ci`: it insists on the binaries of every platform, which a lock file made on one platform may lack.
+	npm install --no-audit --no-fund --loglevel=error
 	touch $@
 
 SHIM_SOURCES := $(shell find js-adapter/src -name '*.ts' 2>/dev/null) js-adapter/tsconfig.json
