@@ -1,6 +1,6 @@
 /** The stock TanStack AI client against the server: every send, cut, reload and failure ends with the exact reply. */
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { type Fault, type ProxiedRequest, Proxy } from "./proxy.js";
+import { CuttingProxy, type Fault, type ProxiedRequest } from "./proxy.js";
 import { TestServer } from "./server.js";
 import { counted, eventually, fresh, pause, pool, range, trial } from "./support.js";
 import { hydrated, plainOf, TanStackPage } from "./tanstack.js";
@@ -17,9 +17,9 @@ const begin = (name: string, url = server.url) => new TanStackPage({ url, thread
 
 async function through<T>(
   plan: (request: ProxiedRequest) => Fault | undefined,
-  work: (proxy: Proxy) => Promise<T>,
+  work: (proxy: CuttingProxy) => Promise<T>,
 ): Promise<T> {
-  const proxy = await Proxy.begin(server.port, plan);
+  const proxy = await CuttingProxy.begin(server.port, plan);
   try {
     return await work(proxy);
   } finally {

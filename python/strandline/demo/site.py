@@ -42,7 +42,7 @@ _NOT_BUILT = """<!doctype html><html lang="en"><meta charset="utf-8">
 code{background:#8883;padding:.1em .3em}
 </style><h1>The server runs. The page is not built.</h1>
 <p>This is a source install without the demo page. To build it you need Node.js 20 or newer:</p>
-<p><code>npm ci &amp;&amp; npm run build -w js-adapter &amp;&amp; npm run build -w demo</code></p>
+<p><code>npm install &amp;&amp; npm run build -w js-adapter &amp;&amp; npm run build -w demo</code></p>
 <p>Then reload this page. The API is at <code>/api/chat</code> and <code>/api/sessions</code> all the same.</p></html>
 """
 
