@@ -3,8 +3,9 @@
 What the agent went through is written to ``E2E_RECORD``, one JSON object a line, so that it outlives a killed process.
 ``GET /test/calls`` gives it back: per session how often the agent was called, and how each provider stream ended.
 
-One more command than the demo agent has: ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
-come out of an async generator that the agent returns, as a model's stream would.
+Two more commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
+come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
+``old words``, waits, throws that away and says ``new words``, waits again, and is over.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from strandline import Run, Strandline, open_on_loopback
 from strandline.demo.agent import demo_agent
 
 RECORD = Path(os.environ["E2E_RECORD"])
+RESTART = re.compile(r"restart after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
@@ -45,6 +47,16 @@ async def relayed(run: Run, to: int, pause: float) -> AsyncIterator[str]:
         record("provider-closed", run, given=given, whole=given == to)
 
 
+async def restarted(run: Run, pause: float) -> None:
+    """A first attempt that is thrown away."""
+    await run.text("old words")
+    await asyncio.sleep(pause)
+    await run.restart()
+    await run.text("new ")
+    await run.text("words")
+    await asyncio.sleep(pause)
+
+
 @chat.agent
 async def reply(run: Run) -> AsyncIterator[str] | None:
     record("called", run)
@@ -52,7 +64,10 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
     if (match := RELAY.fullmatch(asked)) is not None:
         return relayed(run, int(match[1]), int(match[2]) / 1000)
     try:
-        await demo_agent(run)
+        if (match := RESTART.fullmatch(asked)) is not None:
+            await restarted(run, int(match[1]) / 1000)
+        else:
+            await demo_agent(run)
     finally:
         record("agent-left", run)
     return None

@@ -27,8 +27,10 @@ logger = logging.getLogger("strandline.agent")
 
 Agent = Callable[[Run], Any]
 
-_THREAD = "strandline-agent-"
 PUBLIC_ERROR = "The reply failed. Please try again."
+
+_in_threads: set[asyncio.Future[Any]] = set()
+"""The calls whose thread has not come to its end, also those for which nobody waits any more."""
 
 
 class PublicError(Exception):
@@ -128,7 +130,7 @@ async def _in_thread(run: Run, function: Callable[..., Any], *args: Any) -> Any:
     """Call ``function`` in a thread of its own: agents are few and slow, and must not wait for one another. A thread
     that does not end keeps nobody: neither the run, whose end is recorded, nor the exit of the process. But it counts:
     there are at most as many as there may be runs."""
-    if sum(thread.name.startswith(_THREAD) for thread in threading.enumerate()) >= run.limit:
+    if len(_in_threads) >= run.limit:
         raise PublicError("Too many replies are being written at the moment.")
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[Any] = loop.create_future()
@@ -150,8 +152,15 @@ async def _in_thread(run: Run, function: Callable[..., Any], *args: Any) -> Any:
             failure = RuntimeError(f"the agent raised {exc!r}")  # which no future can hold
         except BaseException as exc:
             failure = exc  # type: ignore[assignment]
+        _in_threads.discard(outcome)  # before anybody learns of it, who may need a thread next
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process is about to end
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=work, name=f"{_THREAD}{run.id}", daemon=True).start()
+    thread = threading.Thread(target=work, name=f"strandline-agent-{run.id}", daemon=True)
+    _in_threads.add(outcome)
+    try:
+        thread.start()
+    except BaseException:
+        _in_threads.discard(outcome)
+        raise
     return await outcome

@@ -27,7 +27,7 @@ from strandline.core.replay import (
 from strandline.errors import Forbidden, NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
-from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.problems import ProblemRoute, called_json, read_json
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
 from strandline.http.wire import KEY_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
 from strandline.runtime.live import LiveSession
@@ -139,7 +139,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.post("/{chat_id:anything}/stop")
     async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(chat_id, "id")
-        if request.headers.get("sec-fetch-site") == "cross-site" and "content-type" not in request.headers:
+        if request.headers.get("sec-fetch-site") == "cross-site" and not called_json(request):
             # A request that a browser sends for any page without asking first; with JSON it would ask (CORS).
             raise Forbidden("Send a stop from another site as JSON.", code="cross-site")
         body = await read_json(request, settings.max_body, optional=True)

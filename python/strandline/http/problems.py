@@ -103,6 +103,11 @@ def problem_response(error: Exception) -> Response:
     return Response(orjson.dumps(document), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def called_json(request: Request) -> bool:
+    """Whether the request says that its body is JSON."""
+    return _media_type(request) == "application/json"
+
+
 async def read_json(request: Request, limit: int, *, optional: bool = False) -> dict[str, Any]:
     """Read a JSON object of at most ``limit`` bytes; with ``optional``, no body at all is ``{}``.
 
@@ -110,15 +115,13 @@ async def read_json(request: Request, limit: int, *, optional: bool = False) -> 
     The rest of a body that is too large is not read: uvicorn discards it after the answer, so that the client can
     send it to the end and still read the answer.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    called_json = media_type == "application/json"
-    if not called_json and not optional:
-        raise _not_json(media_type)
+    if not called_json(request) and not optional:
+        raise _not_json(_media_type(request))
     body = await _read(request, limit)
     if not body and optional:
         return {}
-    if not called_json:
-        raise _not_json(media_type)
+    if not called_json(request):
+        raise _not_json(_media_type(request))
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -128,6 +131,10 @@ async def read_json(request: Request, limit: int, *, optional: bool = False) -> 
     if _too_deep(value, body):
         raise BadRequest(f"The request body is nested more than {MAX_DEPTH} levels deep")
     return value
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -30,6 +30,8 @@ from strandline.stores.port import Entry as JournalEntry
 
 logger = logging.getLogger("strandline.journal")
 
+_STOP_PATIENCE = 5.0
+"""Seconds beyond ``commit_patience`` that the last commits get at shutdown."""
 _RATE_PER_WINDOW = 1e6
 """Chunks per second for which the window would be a second: 5,000/s gives 5 ms, 50,000/s gives 50 ms."""
 
@@ -77,6 +79,7 @@ class Journal:
         self._stopping = False
         self._stopped = False
         self._barriers: list[asyncio.Future[None]] = []
+        self._writing: list[_Work] = []
         self._number = 0
         self._window = settings.first_window
         self._last = 0.0
@@ -98,7 +101,7 @@ class Journal:
         self._segments.flush_all()
         self._wakeup.set()
         idle = asyncio.ensure_future(self._idle.wait())
-        patience = self._settings.commit_patience + 5 if self.healthy else 0
+        patience = self._settings.commit_patience + _STOP_PATIENCE if self.healthy else 0
         await asyncio.wait({idle, self._task}, timeout=patience, return_when="FIRST_COMPLETED")
         idle.cancel()
         self._task.cancel()
@@ -106,9 +109,8 @@ class Journal:
             await self._task
         self._task = None
         self._stopped = True
-        for session in self._dirty:
-            while session.commands:
-                _refuse(session.commands.popleft(), ShuttingDown("The server is shutting down."))
+        for command in self._waiting(self._writing):
+            _refuse(command, ShuttingDown("The server is shutting down."))
 
     async def barrier(self) -> None:
         """Return when every decision that waits now has been taken and its commit published (or has failed)."""
@@ -156,7 +158,7 @@ class Journal:
             await self._pace()
             self._wakeup.clear()
             number = self._number + 1
-            works = self._build(number)
+            works = self._writing = self._build(number)
             plan = self._segments.plan(number)
             batch = _batch(number, works, plan.segments, plan.trim, plan.sessions)
             if self._dirty or plan.more:
@@ -176,6 +178,7 @@ class Journal:
                 self._segments.written(plan, self._clock.monotonic())
             else:
                 self._give_up(works)
+            self._writing = []
             self._rest()
 
     def _rest(self) -> None:
@@ -194,7 +197,17 @@ class Journal:
         if not task.cancelled() and task.exception() is not None:
             logger.critical("the journal has died", exc_info=task.exception(), extra={"action": "journal-died"})
             self.healthy = False
+            for command in self._waiting(self._writing):
+                _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
             self._listener.gave_up()
+
+    def _waiting(self, works: Iterable[_Work]) -> list[Command]:
+        """Every command that waits, taken from where it waits; those of ``works`` come first."""
+        waiting = [work.command for work in works if work.command is not None]
+        for session in {**dict.fromkeys(work.session for work in works), **self._dirty}:
+            waiting += session.commands
+            session.commands.clear()
+        return waiting
 
     async def _pace(self) -> None:
         wait = self._last + self._window - self._clock.monotonic()
@@ -331,11 +344,7 @@ class Journal:
                 self.mark(work.session)
             return
         logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
-        waiting = [work.command for work in works if work.command is not None]
-        for session in {**dict.fromkeys(work.session for work in works), **self._dirty}:
-            waiting += session.commands
-            session.commands.clear()
-        for command in waiting:
+        for command in self._waiting(works):
             _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
         self._listener.gave_up()
 

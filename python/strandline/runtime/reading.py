@@ -6,6 +6,7 @@ never touch an agent, write nothing and own nothing that would need cleaning up 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -169,7 +170,9 @@ async def _due(
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
         upto = min(feed.first_seq, first + PAGE) - 1
-        cold = [(seq, native.decode(line)) for seq, line in await store.events(session.id, first, upto, run)]
+        lines = await store.events(session.id, first, upto, run)
+        await asyncio.sleep(0)  # not every store makes its callers wait
+        cold = [(seq, native.decode(line)) for seq, line in lines]
         return [(seq, event, encode(epoch, seq, event)) for seq, event in cold], upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]
     return [(entry.seq, entry.event, _cached(entry, codec, epoch, encode)) for entry in warm], feed.last_seq

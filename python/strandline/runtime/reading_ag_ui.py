@@ -6,6 +6,7 @@ first event: for one that joins, that is what it is sent; for one that resumes, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -139,6 +140,7 @@ async def _entries(
     if first < feed.first_seq:
         upto = min(feed.first_seq, feed.last_seq + 1, first + PAGE) - 1
         cold = await store.events(session.id, first, upto, run)
+        await asyncio.sleep(0)  # not every store makes its callers wait
         return [(seq, native.decode(line), None) for seq, line in cold], upto
     return [(entry.seq, entry.event, entry) for entry in feed.since(first) if entry.run == run], feed.last_seq
 

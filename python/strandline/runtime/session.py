@@ -67,7 +67,7 @@ class Sessions(Registry):
         super().__init__(store, clock, settings)
         self.journal = journal
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
-        self._starting: set[str] = set()
+        self._starting: dict[str, LiveSession] = {}
         self.accepting = True
 
     def lost_track(self) -> None:
@@ -139,7 +139,9 @@ class Sessions(Registry):
     ) -> Decided:
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
-        others = sum(len(each.live) for each in self._live.values()) - len(session.live) + len(self._starting)
+        # What is started just now ends whatever was active in its session.
+        changing = {session, *self._starting.values()}
+        others = len(self._starting) + sum(len(each.live) for each in self._live.values() if each not in changing)
         if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
         at = self._clock.now()
@@ -171,10 +173,10 @@ class Sessions(Registry):
             contents[message] = ((), None)
         else:
             events.append(RunStarted(at, run_id, message, message))
-        self._starting.add(run_id)
+            self._starting[run_id] = session
 
         def answer() -> str:
-            self._starting.discard(run_id)
+            self._starting.pop(run_id, None)
             if reason is not None:
                 every = stop_names(request.key, named) + stop_names(None, named)
                 self._stops.use_up(caller.user, session.id, every)

@@ -8,7 +8,6 @@ Each batch is generated first and then given to one Node process, ``tests/js/rea
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,11 +26,6 @@ from strandline.core.run import Status
 
 TESTS = Path(__file__).parents[2]
 Told = dict[str, Any]
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or not (TESTS.parent / "node_modules" / "@tanstack" / "ai").exists(),
-    reason="needs node and the TanStack AI packages (npm install)",
-)
 
 
 def read_with_clients(lists: Iterable[list[dict[str, Any]]]) -> list[Told]:

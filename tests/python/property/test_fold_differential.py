@@ -6,7 +6,6 @@ Each batch is generated first and then given to one Node process, ``tests/js/fol
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -27,11 +26,6 @@ from strandline.core.unfold import closers, unfold
 TESTS = Path(__file__).parents[2]
 GOLDEN = sorted((TESTS / "golden").glob("*.json"))
 Chunks = list[dict[str, Any]]
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or not (TESTS.parent / "node_modules" / "ai7").exists(),
-    reason="needs node and the ai packages (npm install)",
-)
 
 
 def fold_with_ai(major: int, lists: Iterable[Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:

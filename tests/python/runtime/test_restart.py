@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ async def test_a_restart_that_is_cancelled_while_it_waits_counts_and_the_agent_g
     assert (await texts(rig, "c"))[-1] == ("new words" if reset else "old new words")
     assert (await run_of(rig, "c"))["status"] == "completed"
     log = [event["type"] for batch in rig.store.committed for entry in batch.entries if entry.session == "c"
-           for event in map(_plain, entry.events)]  # fmt: skip
+           for event in map(json.loads, entry.events)]  # fmt: skip
     assert log.count("message-reset") == int(reset)
     other.say("harmed").finish()
     await other_answer.end()
@@ -107,6 +108,29 @@ async def test_two_restarts_at_once_and_words_beside_them(rig: Rig) -> None:
     assert [event["type"] for event in await rig.log()].count("message-reset") == 5
 
 
+async def test_restarts_beside_a_task_that_never_stops_talking() -> None:
+    async def agent(run: Run) -> None:
+        async def chatter() -> None:
+            while True:
+                await run.text("x")
+                await asyncio.sleep(0)
+
+        talking = asyncio.create_task(chatter())
+        await asyncio.gather(*(run.restart() for _ in range(5)))
+        talking.cancel()
+        await asyncio.wait({talking})
+        await run.text(" the end")
+
+    async with running(agent=agent, first_window=0.002, max_window=0.002) as rig:
+        answer = await rig.post("c")
+        await answer.end()
+        await rig.ended()
+        run = await run_of(rig, "c")
+        assert (run["status"], run["reason"]) == ("completed", "completed")
+        (text,) = [part for part in (await rig.history("c"))["messages"][-1]["parts"] if part["type"] == "text"]
+        assert (text["text"].lstrip("x"), text["state"]) == (" the end", "done")
+
+
 async def test_a_restart_of_a_run_that_is_stopped_meanwhile_comes_to_an_end(rig: Rig) -> None:
     answer, call = await rig.begun()
     call.say("old ")
@@ -152,7 +176,7 @@ async def test_a_stored_log_that_does_not_fold_does_not_keep_the_next_start(tmp_
     good: list[Any] = [
         {"type": "start-step"}, {"type": "text-start", "id": "t"}, {"type": "text-delta", "id": "t", "delta": "good "},
     ]  # fmt: skip
-    await store.commit(unfinished("bad", number + 1, [*good, NOT_FOLDING, {**good[2], "delta": "unreadable"}]))
+    await store.commit(unfinished("bad", number + 1, [*good, NOT_FOLDING]))
     await store.commit(unfinished("fine", number + 2, good))
     await store.close()
     async with running(path) as rig:
@@ -189,9 +213,3 @@ def unfinished(chat: str, number: int, chunks: list[Any]) -> Batch:
         ),
         (RunRecord(run, chat, message, message, question, "scripted", "user:ann", Status.RUNNING, 1, 2),),
     )
-
-
-def _plain(blob: bytes) -> Any:
-    import json
-
-    return json.loads(blob)
