@@ -199,6 +199,8 @@ class Writer:
 
     async def close(self) -> Ending:
         """The agent has returned: end what it left open and say how the run ended."""
+        while self._restarted is not None:  # a restart that the agent did not wait for
+            await self._restarted.wait()
         if not self._live.over:
             self._close_part()
         self._closed = True

@@ -16,7 +16,7 @@ from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import caller_of, stop_reason
+from strandline.http.intake import ODD, caller_of, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.run_input import run_ids, run_request
 from strandline.http.stream import Stream, place_for, query_id, reader_of
@@ -57,6 +57,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         run = session.state.runs.get(run_id) if session is not None else None
         if session is None or run is None:
             raise NotFound("There is no such run.")
+        if counted:
+            service.sessions.admit_reader(session.id)  # before the run is read for nothing
         begun = await begin(session, service.store, run, _cursor(presented, session))
         reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now())
         headers = {
@@ -77,9 +79,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             return await stream(request, identity, await visible(session_id, identity), run_id, presented)
         asked, rest = run_request(body, run_id)
         found = await service.sessions.find(session_id)
-        if found is None or allows(identity, found.state.record, Action.SUBMIT):
-            # Before anything is started that could then not be shown; a stranger is refused by what follows.
-            service.sessions.admit_reader(session_id)
+        if not allows(identity, found.state.record if found is not None else None, Action.SUBMIT):
+            raise NotFound("There is no such session.")
+        service.sessions.admit_reader(session_id)  # before anything is started that could then not be shown
         known = found is not None and run_id in found.state.runs
         sessions, caller = service.sessions, caller_of(identity, rest)
 
@@ -145,8 +147,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
         return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
 
-    @routes.api_route("", methods=["PUT", "PATCH", "DELETE"], include_in_schema=False)
-    @routes.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    @routes.api_route("", methods=["PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    @routes.api_route(
+        "/{path:anything}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False
+    )
     async def nothing_here(path: str = "", identity: Identity = who) -> Response:
         raise NotFound("There is no such route; see PROTOCOL.md §11.")
 

@@ -183,15 +183,18 @@ class Journal:
 
     def _rest(self) -> None:
         """Tell ``stop`` when there is nothing left to write, or no way to write it."""
-        if self._barriers and (not self.healthy or not any(session.commands for session in self._dirty)):
-            for passed in self._barriers:
-                if not passed.done():
-                    passed.set_result(None)
-            self._barriers.clear()
+        if not self.healthy or not any(session.commands for session in self._dirty):
+            self._pass_barriers()
         if not self.healthy or not (self._dirty or self._segments.due()):
             self._idle.set()
         elif self._stopping:
             self._wakeup.set()
+
+    def _pass_barriers(self) -> None:
+        for passed in self._barriers:
+            if not passed.done():
+                passed.set_result(None)
+        self._barriers.clear()
 
     def _died(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -200,6 +203,7 @@ class Journal:
             for command in self._waiting(self._writing):
                 _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
             self._listener.gave_up()
+            self._pass_barriers()
 
     def _waiting(self, works: Iterable[_Work]) -> list[Command]:
         """Every command that waits, taken from where it waits; those of ``works`` come first."""

@@ -170,10 +170,16 @@ async def _due(
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
         upto = min(feed.first_seq, first + PAGE) - 1
-        lines = await store.events(session.id, first, upto, run)
-        await asyncio.sleep(0)  # not every store makes its callers wait
-        cold = [(seq, native.decode(line)) for seq, line in lines]
-        return [(seq, event, encode(epoch, seq, event)) for seq, event in cold], upto
+        cold, size = [], PIECE
+        for seq, line in await store.events(session.id, first, upto, run):
+            size += len(line)
+            if size >= PIECE:
+                # Events may be large, and others wait for their turn meanwhile.
+                size = 0
+                await asyncio.sleep(0)
+            event = native.decode(line)
+            cold.append((seq, event, encode(epoch, seq, event)))
+        return cold, upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]
     return [(entry.seq, entry.event, _cached(entry, codec, epoch, encode)) for entry in warm], feed.last_seq
 

@@ -14,6 +14,7 @@ from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
 from strandline.codecs.sse import OPENING
 from strandline.core.events import Event, RunEnded
+from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.unfold import revive
@@ -48,8 +49,17 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
     Raises Conflict (``resync``) for a cursor that cannot be continued: it names no frame of this run, the log has been
     let go, or the message has changed since in a way that only a fresh reader can be shown.
     """
+    try:
+        return await _begin(session, store, run, cursor)
+    except FoldError:
+        # Logged where it was published. What is stored of an ended run can be shown all the same.
+        return await _expired(session, store, session.state.runs[run.id], cursor)
+
+
+async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
     epoch = session.state.record.epoch
     begun = Begun([], Encoder(session.id), run.first_seq)
+    size = 0
     found = cursor is None
     while not begun.over and begun.position <= session.feed.last_seq:
         entries, upto = await _entries(session, store, begun.position, run.id)
@@ -57,6 +67,10 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
             return await _expired(session, store, run, cursor)
         for seq, event, entry in entries:
             frames = _frames(begun.encoder, epoch, seq, event, entry)
+            size += sum(map(len, frames))
+            if size >= PIECE:
+                size = 0
+                await asyncio.sleep(0)
             begun.over = isinstance(event, RunEnded)
             begun.cursor = Cursor(epoch, seq, len(frames)) if frames else begun.cursor
             if cursor is not None and seq <= cursor.seq:
@@ -72,6 +86,8 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
             else:
                 begun.first += frames
         begun.position = upto + 1
+    if not begun.over and _is_past(session, run.id, begun.position):
+        return await _expired(session, store, session.state.runs[run.id], cursor)
     if not found:
         raise _resync()
     return begun
@@ -79,7 +95,9 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
 
 async def _expired(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
     """A run whose events are no longer in the log, which only happens to ended ones."""
-    if cursor is not None:
+    if cursor is not None and (cursor.seq, bool(cursor.frame)) == (run.last_seq, True):
+        return Begun([], Encoder(session.id), run.first_seq, over=True)
+    if cursor is not None or run.active:
         raise _resync()
     stored = await store.messages(session.id, [run.message])
     parts, metadata = (stored[0].parts or (), stored[0].metadata) if stored else ((), None)
@@ -114,6 +132,9 @@ async def ag_ui_stream(
                 if joined:
                     yield bytes(joined)
                 position = upto + 1
+            if _is_past(session, run.id, position):
+                yield ag_ui.RESYNC_FRAME
+                return
             if session.feed.failure is not None:
                 yield _CUT
                 return
@@ -121,6 +142,12 @@ async def ag_ui_stream(
                 yield _CLOSED
                 return
             await session.feed.wait(position)
+
+
+def _is_past(session: LiveSession, run_id: str, position: int) -> bool:
+    """The run has ended before ``position``, and a reader that is there has not seen it end: the log has expired."""
+    ended_at = session.state.runs[run_id].last_seq
+    return ended_at is not None and position > ended_at
 
 
 def _frames(encoder: Encoder, epoch: str, seq: int, event: Event, entry: Entry | None) -> tuple[bytes, ...]:

@@ -36,6 +36,10 @@ class Registry:
         """Every session that is loaded."""
         return list(self._live.values())
 
+    def reachable(self) -> list[LiveSession]:
+        """Every session that is loaded, and those that were let go of while somebody still holds them."""
+        return list(self._held.values())
+
     async def find(self, session_id: str) -> LiveSession | None:
         """The session, loaded if need be, or None if it does not exist (or was never written to)."""
         session = await self._load(session_id)
@@ -101,7 +105,7 @@ class Registry:
     def close(self) -> None:
         """Nothing more will come on any feed: the server is going away."""
         self.closed = True
-        for session in list(self._held.values()):
+        for session in self.reachable():
             session.feed.close()
 
     async def load_or_new(self, session_id: str, owner: str) -> LiveSession:

@@ -59,7 +59,7 @@ class Runner:
     def gave_up(self) -> None:
         """Commits fail for good: end everything; the ends are written as ``lost`` when the store is back."""
         self.sessions.lost_track()
-        for session in self.sessions.in_memory():
+        for session in self.sessions.reachable():
             session.feed.fail("store-unavailable")
             for live in list(session.live.values()):
                 task = self._tasks.pop(live.id, None)
@@ -71,7 +71,7 @@ class Runner:
 
     def recovered(self) -> None:
         """Commits succeed again: readers may come back."""
-        for session in self.sessions.in_memory():
+        for session in self.sessions.reachable():
             session.feed.fail(None)
 
     def unwritable(self, session: LiveSession, live: LiveRun) -> None:

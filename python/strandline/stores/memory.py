@@ -115,7 +115,7 @@ class MemoryStore:
         self._check_open()
         gone = 0
         for session, segments in list(self._log.items()):
-            kept = [segment for segment in segments if segment.at >= before or self._is_unfinished(segment.run)]
+            kept = [segment for segment in segments if segment.at >= before or self._is_kept(segment.run, before)]
             gone += len(segments) - len(kept)
             self._log[session] = kept
         return gone
@@ -151,9 +151,9 @@ class MemoryStore:
                 raise Conflict(f"The store has decided otherwise: session {run.session} has another run with this key.")
         return keys
 
-    def _is_unfinished(self, run_id: str | None) -> bool:
+    def _is_kept(self, run_id: str | None, before: int) -> bool:
         run = None if run_id is None else self._runs.get(run_id)
-        return run is not None and run.active
+        return run is not None and (run.active or (run.ended_at is not None and run.ended_at >= before))
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -133,7 +133,8 @@ class Store(Protocol):
 
     async def expire(self, before: int) -> int:
         """Delete log segments whose newest event is older than ``before`` (ms); return how many. Rows of messages,
-        runs and sessions stay. Events of unfinished runs are kept whatever their age."""
+        runs and sessions stay. Events of unfinished runs are kept whatever their age, and those of
+        a run go together, once its end is old enough."""
 
     async def checkpoint(self, *, truncate: bool = False) -> None:
         """Tidy up beside the writer (SQLite: a WAL checkpoint). Never raises for a busy store."""

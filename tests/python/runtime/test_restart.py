@@ -116,12 +116,16 @@ async def test_restarts_beside_a_task_that_never_stops_talking() -> None:
                 await asyncio.sleep(0)
 
         talking = asyncio.create_task(chatter())
-        await asyncio.gather(*(run.restart() for _ in range(5)))
+        restarting = []
+        for _ in range(5):
+            restarting.append(asyncio.create_task(run.restart()))
+            await asyncio.sleep(0.001)  # long enough for the talker to wait for this one, too short for its commit
+        await asyncio.gather(*restarting)
         talking.cancel()
         await asyncio.wait({talking})
         await run.text(" the end")
 
-    async with running(agent=agent, first_window=0.002, max_window=0.002) as rig:
+    async with running(agent=agent, first_window=0.005, max_window=0.005) as rig:
         answer = await rig.post("c")
         await answer.end()
         await rig.ended()
@@ -213,3 +217,28 @@ def unfinished(chat: str, number: int, chunks: list[Any]) -> Batch:
         ),
         (RunRecord(run, chat, message, message, question, "scripted", "user:ann", Status.RUNNING, 1, 2),),
     )
+
+
+async def test_an_agent_that_does_not_wait_for_its_restart_closes_nothing_of_what_was_before(rig: Rig) -> None:
+    answer, call = await rig.begun()
+    call.say("old ")
+    await answer.until_text("old ")
+
+    async def impatient(run: Run) -> None:
+        rig.store.hang()
+        restarting = asyncio.create_task(run.restart())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        restarting.cancel()
+        await asyncio.wait({restarting})
+        asyncio.get_running_loop().call_later(0.005, rig.store.mend)
+
+    call.do(impatient).finish()
+    await answer.end()
+    await rig.ended()
+    log = await rig.log()
+    after = log[[event["type"] for event in log].index("message-reset") + 1 :]
+    assert [event["type"] for event in after] == ["run-ended"]
+    run = (await run_of(rig, "c"))["run"]
+    joined = await rig.ask("GET", f"/api/tanstack?offset=-1&runId={run}")
+    assert (joined.status, (await rig.resume("c", query=f"?run={run}")).status) == (200, 200)

@@ -181,3 +181,20 @@ async def test_reading_beside_the_writer_sees_whole_batches_only(store: Store) -
     await writing
     await store.checkpoint(truncate=True)
     assert len(await store.events("s", 0, EVER)) == 118
+
+
+async def test_the_log_of_a_run_goes_as_a_whole_once_its_end_is_old_enough(store: Store) -> None:
+    await store.commit(
+        Batch(
+            1,
+            sessions=(session(),),
+            messages=(message(),),
+            runs=(run("long", status=Status.COMPLETED, ended_at=250),),
+            segments=(segment("s1", [1, 2], "long", at=100), segment("s1", [3], "long", at=250)),
+        )
+    )
+    assert await store.expire(200) == 0
+    assert await store.expire(250) == 0
+    assert [seq for seq, _ in await store.events("s1", 0, EVER)] == [1, 2, 3]
+    assert await store.expire(251) == 2
+    assert await store.events("s1", 0, EVER) == []

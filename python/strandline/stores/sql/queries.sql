@@ -85,11 +85,15 @@ UPDATE sessions SET last_seq = ?2 WHERE id = ?1 AND last_seq < ?2;
 UPDATE sessions SET epoch = mint_epoch();
 
 -- expire_log --
--- A slice at a time, so that a large expiry never keeps the writer waiting for long.
+-- A slice at a time, so that a large expiry never keeps the writer waiting for long. A run goes as a whole, and its end
+-- first: a reader that is in the middle of it misses the end, and is not shown a hole.
 DELETE FROM log WHERE rowid IN (
     SELECT rowid FROM log
     WHERE at < ?1
-      AND (run IS NULL OR run NOT IN (SELECT id FROM runs WHERE status IN ('queued', 'running')))
+      AND (run IS NULL OR run NOT IN (
+          SELECT id FROM runs WHERE status IN ('queued', 'running') OR ended_at >= ?1
+      ))
+    ORDER BY rowid DESC
     LIMIT ?2
 );
 
