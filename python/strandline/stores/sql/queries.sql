@@ -93,7 +93,7 @@ DELETE FROM log WHERE rowid IN (
       AND (run IS NULL OR run NOT IN (
           SELECT id FROM runs WHERE status IN ('queued', 'running') OR ended_at >= ?1
       ))
-    ORDER BY rowid DESC
+    ORDER BY at DESC
     LIMIT ?2
 );
 
