@@ -19,12 +19,6 @@ from strandline.core.parts import Part, Text, Tool, is_step
 
 Chunks = list[dict[str, Any]]
 
-_DELTAS = {
-    "text-delta": ("id", "delta"),
-    "reasoning-delta": ("id", "delta"),
-    "tool-input-delta": ("toolCallId", "inputTextDelta"),
-}
-
 
 def unfold(state: FoldState) -> Chunks:
     """The shortest canonical chunk list with ``fold(unfold(state)) == state``. It begins with ``start``."""
@@ -102,34 +96,6 @@ def closers(state: FoldState, reason: str) -> Chunks:
     if state.step_open:
         chunks.append({"type": "finish-step"})
     return chunks
-
-
-def coalesce(chunks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The chunks with adjacent deltas of the same part merged into one. Deltas that carry anything else stay alone."""
-    result: list[Mapping[str, Any]] = []
-    pending: list[str] = []
-    last: tuple[str, str] | None = None
-    for chunk in chunks:
-        names = _DELTAS.get(chunk["type"]) if len(chunk) == 3 else None
-        if names is None:
-            this = None
-        else:
-            this = (chunk["type"], chunk[names[0]])
-            if this == last:
-                pending.append(chunk[names[1]])
-                continue
-        _flush(result, pending)
-        last = this
-        pending = [] if names is None else [chunk[names[1]]]
-        result.append(chunk)
-    _flush(result, pending)
-    return result
-
-
-def _flush(result: list[Mapping[str, Any]], pending: list[str]) -> None:
-    if len(pending) > 1:
-        name = _DELTAS[result[-1]["type"]][1]
-        result[-1] = {**result[-1], name: "".join(pending)}
 
 
 def _last_finish(state: FoldState) -> int | None:

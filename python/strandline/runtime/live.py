@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from strandline.core.events import Appended, Chunk, Event, MessageReset, RunStarted
+from strandline.core.coalesce import Coalescer
+from strandline.core.events import Appended, Event, MessageReset, RunStarted
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
@@ -34,46 +35,15 @@ class Caller:
         return f"user:{self.user}"
 
 
-class Pending:
-    """What a run has produced and the journal has not committed yet. Adjacent deltas of a part become one (R26)."""
+class Pending(Coalescer):
+    """What a run has produced and the journal has not committed yet. Agents that wait for room go on once ``release``
+    says that something was committed."""
 
-    __slots__ = ("_fragments", "_joinable", "_joined", "_waiters", "chunks", "size")
+    __slots__ = ("_waiters",)
 
     def __init__(self) -> None:
-        self.chunks: list[Chunk] = []
-        self.size = 0
-        self._joinable: tuple[str, str] | None = None
-        self._joined = 0
-        self._fragments: list[str] = []
+        super().__init__()
         self._waiters: list[asyncio.Future[None]] = []
-
-    def add(self, chunk: Chunk, size: int, limit: int) -> None:
-        """Take one checked chunk of about ``size`` bytes. Deltas are joined up to ``limit`` bytes."""
-        self.size += size
-        key = _delta_key(chunk)
-        if key is not None:
-            if key == self._joinable and self._joined + size <= limit:
-                self._fragments.append(chunk[_TEXT[key[0]]])
-                self._joined += size
-                return
-            self._close()
-            self._joinable = key
-            self._joined = size
-            self._fragments = [chunk[_TEXT[key[0]]]]
-            return
-        self._close()
-        self.chunks.append(chunk)
-
-    def take(self) -> tuple[Chunk, ...]:
-        """Everything, joined; what remains is empty. Waiting agents go on once ``release`` says it was committed."""
-        self._close()
-        taken = tuple(self.chunks)
-        self.chunks = []
-        self.size = 0
-        return taken
-
-    def __bool__(self) -> bool:
-        return bool(self.chunks) or self._joinable is not None
 
     async def room(self, limit: int) -> None:
         """Wait until fewer than ``limit`` bytes wait for a commit."""
@@ -88,26 +58,6 @@ class Pending:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-    def _close(self) -> None:
-        if self._joinable is None:
-            return
-        kind, part = self._joinable
-        name = "toolCallId" if kind == "tool-input-delta" else "id"
-        self.chunks.append({"type": kind, name: part, _TEXT[kind]: "".join(self._fragments)})
-        self._joinable = None
-        self._fragments = []
-
-
-_TEXT = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
-
-
-def _delta_key(chunk: Chunk) -> tuple[str, str] | None:
-    """What identifies the part that a plain delta belongs to; None for a chunk that cannot be joined."""
-    kind = chunk["type"]
-    if kind not in _TEXT or len(chunk) != 3:
-        return None
-    return (kind, chunk["toolCallId"] if kind == "tool-input-delta" else chunk["id"])
 
 
 def started(message_id: str) -> FoldState:

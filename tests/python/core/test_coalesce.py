@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
 
-from strandline.core.unfold import coalesce
+from strandline.core.coalesce import Coalescer
+
+
+def coalesce(chunks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As a run's pending chunks are joined between two commits, without a bound."""
+    coalescer = Coalescer()
+    for chunk in chunks:
+        coalescer.add(chunk, 0, 1)
+    return list(coalescer.take())
 
 
 def text(delta: str, part: str = "t1", **more: Any) -> dict[str, Any]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from chunk_lists import BOUNDED, BY_TYPE, any_chunk, any_chunks, chunk_lists
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from strandline.core.chunks import VOCABULARY, check
+from strandline.core.coalesce import Coalescer
 from strandline.core.message import FoldError, FoldState, fold
-from strandline.core.unfold import closers, coalesce, unfold, unfold_message
+from strandline.core.unfold import closers, unfold, unfold_message
+
+
+def coalesce(chunks: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As a run's pending chunks are joined between two commits, without a bound."""
+    coalescer = Coalescer()
+    for chunk in chunks:
+        coalescer.add(chunk, 0, 1)
+    return list(coalescer.take())
 
 
 def test_the_generated_lists_cover_the_whole_vocabulary() -> None:
