@@ -242,9 +242,8 @@ class Journal:
         return works
 
     def _take(self, session: LiveSession, number: int) -> _Work | None:
-        command, decided = self._next_decision(session)
+        command, decided, blobs = self._next_decision(session)
         events: list[Event] = list(decided.events) if decided is not None else []
-        blobs = [native.encode(event) for event in events]
         ended = {event.run for event in events if isinstance(event, RunEnded)}
         at = self._clock.now()
         runs = []
@@ -269,25 +268,25 @@ class Journal:
         ]
         return _Work(session, change, entries, command, decided, runs)
 
-    def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None]:
+    def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None, list[bytes]]:
+        """The next decision that changes something, with its events as bytes; those before it are answered."""
         while session.commands:
             command = session.commands[0]
             try:
                 decided = command.decide(session)
                 if decided is None:
-                    return None, None
+                    return None, None, []
                 # What cannot be projected or written is the command's fault, and must not take others with it.
                 session.state.project(decided.events, decided.contents)
-                for event in decided.events:
-                    native.encode(event)
+                blobs = [native.encode(event) for event in decided.events]
                 session.commands.popleft()
                 if decided.events:
-                    return command, decided
+                    return command, decided, blobs
                 _resolve(command, decided.answer)
             except Exception as exc:
                 session.commands.popleft()
                 _refuse(command, exc)
-        return None, None
+        return None, None, []
 
     async def _commit(self, batch: Batch) -> bool:
         started = self._clock.monotonic()
