@@ -189,6 +189,8 @@ async def test_a_stored_log_that_does_not_fold_does_not_keep_the_next_start(tmp_
             assert (run["status"], run["reason"]) == ("lost", "process-lost")
             assert (await texts(rig, chat))[-1] == "good "
             assert (await rig.resume(chat)).status == 204
+            joined = await (await rig.open("GET", f"/api/tanstack?offset=-1&runId=r-{chat}")).end()
+            assert (joined.status, "good " in joined.body.decode()) == (200, True)
             answer, call = await rig.begun(chat, id="u2")
             call.say("on").finish()
             await answer.end()
