@@ -11,7 +11,7 @@ PORT ?= 8123
 help:
 	@echo "make demo   set up, and serve a chat in the browser (no key needed)"
 	@echo "make test   set up, check, and run every test"
-	@echo "make check  format, lint, strict types, layering"
+	@echo "make check  format, lint, strict types, layering, nothing unused, a sound npm package"
 	@echo "make format rewrite the sources in the house format"
 
 $(VENV)/.ready: pyproject.toml
@@ -21,7 +21,7 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-node_modules/.ready: package.json package-lock.json js-adapter/package.json demo/package.json tests/package.json .npmrc
+node_modules/.ready: package.json package-lock.json $(wildcard */package.json examples/*/package.json) .npmrc
 	# Not `npm ci`: it insists on the binaries of every platform, which a lock file made on one platform may lack.
 	npm install --no-audit --no-fund --loglevel=error
 	touch $@
@@ -45,17 +45,20 @@ demo: setup
 	$(BIN)/strandline demo --port $(PORT)
 
 check: setup
-	$(BIN)/ruff format --check python tests/python benchmarks
-	$(BIN)/ruff check python tests/python benchmarks
+	$(BIN)/ruff format --check python tests/python benchmarks examples
+	$(BIN)/ruff check python tests/python benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/python/test_layering.py
-	npx biome check
+	npm run --silent lint
+	npm run --silent unused
+	npm run --silent package
 	npm run --silent types -w demo
 	npm run --silent types -w tests
+	npm run --silent types -w examples/tanstack
 
 format: setup
 	$(BIN)/ruff check --fix --quiet python tests/python benchmarks || true
-	$(BIN)/ruff format python tests/python benchmarks
+	$(BIN)/ruff format python tests/python benchmarks examples
 	npx biome check --write
 
 test-python: setup
@@ -67,4 +70,4 @@ test-js: setup
 test: check test-python test-js
 
 clean:
-	rm -rf $(VENV) node_modules js-adapter/dist python/strandline/demo/static artefacts
+	rm -rf $(VENV) node_modules js-adapter/dist python/strandline/demo/static artefacts examples/*/dist examples/*/.next

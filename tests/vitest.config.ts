@@ -18,7 +18,8 @@ export default defineConfig({
   // The tests run what is written, not what was last built.
   resolve: {
     alias: [
-      { find: "strandline/ai-sdk", replacement: source("ai-sdk") },
+      { find: "strandline/ai-sdk/sessions", replacement: source("ai-sdk-sessions") },
+      { find: /^strandline\/(.+)$/, replacement: source("$1") },
       { find: /^strandline$/, replacement: source("index") },
     ],
   },

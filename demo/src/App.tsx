@@ -1,11 +1,10 @@
 import { useCallback, useEffect, useRef, useState } from "react";
-import { errorText, type History, listSessions, loadHistory, type SessionInfo } from "./api";
+import type { SessionInfo } from "strandline";
 import { Chat } from "./Chat";
 import { ChatList } from "./ChatList";
-import { RetryIcon } from "./icons";
 import { newChatId } from "./ids";
 import { offline } from "./offline";
-import { expectReplay, show } from "./transport";
+import { sessions } from "./transport";
 
 const POLL_MS = 5_000;
 
@@ -31,9 +30,21 @@ function useChatId(): [string, (id: string) => void] {
 }
 
 function useSessions(): [SessionInfo[] | null, () => void] {
-  const [sessions, setSessions] = useState<SessionInfo[] | null>(null);
+  const [list, setList] = useState<SessionInfo[] | null>(null);
+  const isAsking = useRef(false);
   const refresh = useCallback(() => {
-    listSessions().then(setSessions, () => {});
+    // It is asked until it is answered, so once at a time is enough.
+    if (isAsking.current) return;
+    isAsking.current = true;
+    sessions
+      .list()
+      .then(
+        (page) => setList(page.sessions),
+        () => {},
+      )
+      .finally(() => {
+        isAsking.current = false;
+      });
   }, []);
   useEffect(() => {
     refresh();
@@ -49,14 +60,14 @@ function useSessions(): [SessionInfo[] | null, () => void] {
       window.removeEventListener("online", look);
     };
   }, [refresh]);
-  return [sessions, refresh];
+  return [list, refresh];
 }
 
 export function App() {
   const [chatId, openChat] = useChatId();
-  const [sessions, refresh] = useSessions();
+  const [list, refresh] = useSessions();
   const [drawer, setDrawer] = useState(false);
-  const title = sessions?.find((session) => session.id === chatId)?.title ?? null;
+  const title = list?.find((session) => session.id === chatId)?.title ?? null;
 
   useEffect(() => {
     document.title = title ? `${title} · Strandline` : "Strandline";
@@ -69,78 +80,21 @@ export function App() {
   return (
     <div className="app">
       <ChatList
-        sessions={sessions}
+        sessions={list}
         current={chatId}
         open={drawer}
         onClose={() => setDrawer(false)}
         onPick={go}
         onNew={() => go(newChatId())}
       />
-      <OpenChat
+      <Chat
         key={chatId}
         chatId={chatId}
         title={title}
-        known={sessions?.some((session) => session.id === chatId) ?? false}
+        known={list?.some((session) => session.id === chatId) ?? false}
         onChange={refresh}
         onMenu={() => setDrawer(true)}
       />
     </div>
-  );
-}
-
-interface OpenChatProps {
-  chatId: string;
-  title: string | null;
-  known: boolean;
-  onChange(): void;
-  onMenu(): void;
-}
-
-/** History first, then the chat: the transport takes it from there. */
-function OpenChat(props: OpenChatProps) {
-  const { chatId } = props;
-  const [history, setHistory] = useState<History | null>(null);
-  const [error, setError] = useState<string | null>(null);
-  const asked = useRef(false);
-
-  const load = useCallback(() => {
-    setError(null);
-    loadHistory(chatId).then(
-      (answer) => {
-        show(chatId);
-        if (answer.activeRun !== null) expectReplay(chatId);
-        setHistory(answer);
-      },
-      (reason: unknown) => setError(errorText(reason)),
-    );
-  }, [chatId]);
-
-  useEffect(() => {
-    if (asked.current) return;
-    asked.current = true;
-    load();
-  }, [load]);
-  useEffect(() => {
-    if (error === null) return;
-    window.addEventListener("online", load);
-    return () => window.removeEventListener("online", load);
-  }, [error, load]);
-
-  if (history !== null) return <Chat {...props} history={history} />;
-  return (
-    <main className="chat chat-loading" aria-busy={error === null}>
-      {error === null ? (
-        <p className="quiet" role="status">
-          Opening the chat…
-        </p>
-      ) : (
-        <div className="banner" role="alert" data-testid="error">
-          <p>{error}</p>
-          <button type="button" className="button" onClick={load}>
-            <RetryIcon /> Try again
-          </button>
-        </div>
-      )}
-    </main>
   );
 }

@@ -1,17 +1,16 @@
 import { useCallback, useState } from "react";
-import type { History } from "./api";
+import type { SessionHandle } from "strandline/react";
 import { Composer } from "./Composer";
 import { ConnectionStrip } from "./ConnectionStrip";
 import { CloseIcon, DownIcon, MenuIcon, PanelIcon, RetryIcon } from "./icons";
 import { Message, type MessageStatus } from "./Message";
 import { Panel } from "./Panel";
-import { type Session, useSession } from "./useSession";
+import { type OpenChat, useOpenChat } from "./useOpenChat";
 import { useStickyScroll } from "./useStickyScroll";
 import { Welcome } from "./Welcome";
 
 interface Props {
   chatId: string;
-  history: History;
   title: string | null;
   known: boolean;
   onChange(): void;
@@ -20,8 +19,8 @@ interface Props {
 
 const WIDE = "(min-width: 1180px)";
 
-export function Chat({ chatId, history, title, known, onChange, onMenu }: Props) {
-  const session = useSession(chatId, history, known, onChange);
+export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
+  const chat = useOpenChat(chatId, known, onChange);
   const [panel, setPanel] = useState(
     () => matchMedia(WIDE).matches && localStorage.getItem("panel") !== "closed",
   );
@@ -31,12 +30,13 @@ export function Chat({ chatId, history, title, known, onChange, onMenu }: Props)
       return !now;
     });
   }, []);
-  const { messages } = session;
+  const { messages, session } = chat;
   const scroll = useStickyScroll(messages);
-  const empty = messages.length === 0 && !session.running;
+  const empty = messages.length === 0 && !chat.running;
+  const isOpening = session.cursor === null && session.status !== "absent" && empty;
 
   const send = (text: string) => {
-    session.send(text);
+    chat.send(text);
     scroll.toEnd();
   };
   return (
@@ -65,10 +65,16 @@ export function Chat({ chatId, history, title, known, onChange, onMenu }: Props)
             <PanelIcon />
           </button>
         </header>
-        <ConnectionStrip chatId={chatId} tally={session.tally} busy={session.busy} />
+        <ConnectionStrip session={session} tally={chat.tally} busy={chat.busy} />
         <div className="scroll" ref={scroll.ref} onScroll={scroll.onScroll}>
           <div className="column" ref={scroll.content}>
-            {empty ? <Welcome onPick={send} /> : <Messages session={session} />}
+            {isOpening ? (
+              <Opening session={session} />
+            ) : empty ? (
+              <Welcome onPick={send} />
+            ) : (
+              <Messages chat={chat} />
+            )}
           </div>
         </div>
         <div className="dock">
@@ -77,29 +83,47 @@ export function Chat({ chatId, history, title, known, onChange, onMenu }: Props)
               <DownIcon /> Latest
             </button>
           )}
-          {session.error !== null && (
+          {chat.error !== null && (
             <div className="banner" role="alert" data-testid="error">
-              <p>{session.error}</p>
-              {messages.length > 0 && session.unsent === null && (
-                <button type="button" className="button" onClick={session.retry}>
+              <p>{chat.error}</p>
+              {messages.length > 0 && chat.unsent === null && (
+                <button type="button" className="button" onClick={chat.retry}>
                   <RetryIcon /> Try again
                 </button>
               )}
-              <button type="button" className="icon-button" onClick={session.dismiss} aria-label="Dismiss">
+              <button type="button" className="icon-button" onClick={chat.dismiss} aria-label="Dismiss">
                 <CloseIcon />
               </button>
             </div>
           )}
-          <Composer running={session.running} onSend={send} onStop={session.stop} />
+          <Composer running={chat.running} onSend={send} onStop={chat.stop} />
         </div>
       </main>
-      {panel && <Panel chatId={chatId} feed={session.feed} onClose={togglePanel} />}
+      {panel && <Panel session={session} rows={chat.rows} onClose={togglePanel} />}
     </>
   );
 }
 
-function Messages({ session }: { session: Session }) {
-  const { messages, ends, busy, unsent } = session;
+function Opening({ session }: { session: SessionHandle }) {
+  if (session.error === null) {
+    return (
+      <p className="quiet" role="status">
+        Opening the chat…
+      </p>
+    );
+  }
+  return (
+    <div className="banner" role="alert" data-testid="error">
+      <p>{session.error.message}</p>
+      <button type="button" className="button" onClick={session.session.poke}>
+        <RetryIcon /> Try again
+      </button>
+    </div>
+  );
+}
+
+function Messages({ chat }: { chat: OpenChat }) {
+  const { messages, ends, busy, unsent } = chat;
   const last = messages.at(-1);
   const waiting = busy && last?.role !== "assistant";
   return (
@@ -107,7 +131,7 @@ function Messages({ session }: { session: Session }) {
       <ol className="messages">
         {messages.map((message) => {
           const isLast = message === last;
-          const end = ends[message.id];
+          const end = ends.get(message.id);
           const status: MessageStatus =
             message.role === "user"
               ? message.id === unsent
@@ -125,8 +149,8 @@ function Messages({ session }: { session: Session }) {
               status={status}
               error={end?.error ?? null}
               canRetry={isLast && !busy}
-              onRetry={session.retry}
-              onEdit={session.edit}
+              onRetry={chat.retry}
+              onEdit={chat.edit}
             />
           );
         })}

@@ -1,5 +1,5 @@
 import { useEffect, useRef } from "react";
-import type { SessionInfo } from "./api";
+import type { SessionInfo } from "strandline";
 import { CloseIcon, Logo, PlusIcon } from "./icons";
 
 interface Props {
@@ -13,7 +13,7 @@ interface Props {
 }
 
 /** “now”, “5 min”, “3 h”, “12 Aug”. */
-function age(when: number | string): string {
+function age(when: number): string {
   const date = new Date(when);
   const minutes = Math.floor((Date.now() - date.getTime()) / 60_000);
   if (Number.isNaN(minutes)) return "";

@@ -1,37 +1,37 @@
+import type { SessionStatus } from "strandline";
+import type { SessionHandle } from "strandline/react";
 import type { Tally } from "./check";
 import { CloudIcon, CutIcon } from "./icons";
 import { goOffline, goOnline, offline } from "./offline";
 import { useStore } from "./store";
-import { type Connection, lineOf, transport } from "./transport";
+import { drop, lineOf } from "./transport";
 
 interface Props {
-  chatId: string;
+  session: SessionHandle;
   tally: Tally;
   busy: boolean;
 }
 
-const WORDS: Record<Connection, string> = {
+const WORDS: Record<SessionStatus, string> = {
   idle: "Idle",
   connecting: "Connecting",
   live: "Live",
   waiting: "Reconnecting",
   offline: "Offline",
+  absent: "Idle",
+  deleted: "Deleted",
+  refused: "Refused",
 };
 
-export function ConnectionStrip({ chatId, tally, busy }: Props) {
-  const line = useStore(lineOf(chatId));
+export function ConnectionStrip({ session, tally, busy }: Props) {
+  const { resumed } = useStore(lineOf(session.id));
   const isOffline = useStore(offline);
-  const connection = isOffline ? "offline" : line.connection;
+  const connection = isOffline ? "offline" : session.status;
   const checked =
     tally.replies === 0
       ? "When a reply has ended, what this tab streamed is compared with what the server stored, character by character."
       : `Characters, in ${tally.replies} ${tally.replies === 1 ? "reply" : "replies"} that this tab streamed and compared with what the server stored.`;
 
-  const drop = () => {
-    const { cursor } = lineOf(chatId).get();
-    lineOf(chatId).set((now) => ({ ...now, mark: { kind: "cut", cursor } }));
-    transport.drop(chatId);
-  };
   return (
     <section className="strip" aria-label="Connection">
       <p className={`connection connection-${connection}`} role="status" aria-live="polite">
@@ -39,7 +39,7 @@ export function ConnectionStrip({ chatId, tally, busy }: Props) {
         <span data-testid="connection-status">{WORDS[connection]}</span>
       </p>
       <p className="tally" title={checked} data-testid="tally">
-        resumed <b>{line.resumed}</b> {line.resumed === 1 ? "time" : "times"}, <b>{tally.lost}</b> lost,{" "}
+        resumed <b>{resumed}</b> {resumed === 1 ? "time" : "times"}, <b>{tally.lost}</b> lost,{" "}
         <b>{tally.duplicated}</b> duplicated
       </p>
       <div className="strip-buttons">
@@ -48,8 +48,8 @@ export function ConnectionStrip({ chatId, tally, busy }: Props) {
           className="button small"
           data-testid="drop"
           disabled={!busy || connection !== "live"}
-          onClick={drop}
-          title="Cut the connection of the running reply, as if the socket died"
+          onClick={() => drop(session.id)}
+          title="Cut the connection in the middle of the reply, as if the socket died"
         >
           <CutIcon /> Drop connection
         </button>

@@ -1,19 +1,17 @@
 import { memo, useLayoutEffect, useRef, useState } from "react";
-import type { Row } from "./feed";
 import { shortId } from "./ids";
+import type { Row } from "./log";
 
 interface Props {
   rows: Row[];
   /** Cursor of the last frame that this tab received. */
   cursor: string | null;
-  /** The run whose end this tab saw, if that was the last thing it saw. */
-  ended: string | null;
 }
 
 const MARK = "tab-";
 
 /** The log itself. It follows its end until it is paused, or until somebody scrolls up. */
-export function Log({ rows, cursor, ended }: Props) {
+export function Log({ rows, cursor }: Props) {
   const [paused, setPaused] = useState(false);
   const [shown, setShown] = useState(rows);
   const box = useRef<HTMLDivElement>(null);
@@ -21,9 +19,7 @@ export function Log({ rows, cursor, ended }: Props) {
 
   // Cursors are opaque: they can be equal, that is all. The newest row that this tab is known to have reached counts.
   const here = useRef<string | null>(null);
-  const reached =
-    (ended !== null && rows.findLast((row) => row.kind === "run-ended" && row.run === ended)) ||
-    rows.findLast((row) => row.cursor !== null && row.cursor === cursor);
+  const reached = rows.findLast((row) => row.cursor !== null && row.cursor === cursor);
   if (reached) here.current = reached.cursor;
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: a new row is what there is to scroll to

@@ -1,11 +1,15 @@
 import type { UIMessage } from "ai";
 import { memo, useState } from "react";
-import type { RunStatus } from "./api";
+import type { SessionRun } from "strandline";
 import { EditBox } from "./EditBox";
 import { EditIcon, RetryIcon } from "./icons";
 import { Part } from "./Part";
 
-export type MessageStatus = "sent" | "unsent" | "streaming" | Exclude<RunStatus, "queued" | "running">;
+export type MessageStatus =
+  | "sent"
+  | "unsent"
+  | "streaming"
+  | Exclude<SessionRun["status"], "queued" | "running">;
 
 interface Props {
   message: UIMessage;

@@ -1,25 +1,21 @@
 import { useEffect, useRef } from "react";
+import type { SessionReader, SessionRun } from "strandline";
+import type { SessionHandle } from "strandline/react";
 import { device } from "./device";
-import type { FeedReader, RunInfo } from "./events";
-import type { SessionFeed } from "./feed";
 import { CloseIcon } from "./icons";
 import { shortId } from "./ids";
 import { Log } from "./Log";
-import { useStore } from "./store";
-import { lineOf } from "./transport";
+import type { Row } from "./log";
 
 interface Props {
-  chatId: string;
-  feed: SessionFeed;
+  session: SessionHandle;
+  rows: Row[];
   onClose(): void;
 }
 
-const PHASES = { waiting: "not followed", connecting: "connecting", live: "live", offline: "offline" };
-
 /** “What happens underneath”: the session's log as it grows, its runs, and who reads it. */
-export function Panel({ chatId, feed, onClose }: Props) {
-  const state = useStore(feed.state);
-  const line = useStore(lineOf(chatId));
+export function Panel({ session, rows, onClose }: Props) {
+  const { status } = session;
   const close = useRef(onClose);
   close.current = onClose;
   useEffect(() => {
@@ -35,20 +31,20 @@ export function Panel({ chatId, feed, onClose }: Props) {
       <aside className="panel" aria-label="What happens underneath">
         <header className="panel-head">
           <h2>What happens underneath</h2>
-          <span className={`feed-phase feed-${state.phase}`}>{PHASES[state.phase]}</span>
+          <span className={`feed-phase feed-${status}`}>{status}</span>
           <button type="button" className="icon-button panel-close" onClick={onClose} aria-label="Close">
             <CloseIcon />
           </button>
         </header>
-        <Runs runs={state.runs} />
-        <Readers readers={state.readers} live={state.phase === "live"} />
-        <Log rows={state.rows} cursor={line.cursor} ended={line.connection === "idle" ? line.ended : null} />
+        <Runs runs={session.runs} />
+        <Readers readers={session.readers.filter(({ connected }) => connected)} live={status === "live"} />
+        <Log rows={rows} cursor={session.cursor} />
       </aside>
     </>
   );
 }
 
-function Runs({ runs }: { runs: RunInfo[] }) {
+function Runs({ runs }: { runs: readonly SessionRun[] }) {
   return (
     <section className="facts" data-testid="runs" aria-label="Runs">
       <h3>
@@ -76,7 +72,7 @@ function Runs({ runs }: { runs: RunInfo[] }) {
   );
 }
 
-function Readers({ readers, live }: { readers: FeedReader[]; live: boolean }) {
+function Readers({ readers, live }: { readers: readonly SessionReader[]; live: boolean }) {
   return (
     <section className="facts" data-testid="readers" aria-label="Readers">
       <h3>
@@ -90,7 +86,7 @@ function Readers({ readers, live }: { readers: FeedReader[]; live: boolean }) {
             <li key={reader.id} data-reader={reader.id} data-wire={reader.wire}>
               <span className="device">{reader.device || "unnamed device"}</span>
               <span className="wire">{reader.wire}</span>
-              <code>{reader.cursor || "no cursor yet"}</code>
+              <code>{reader.sent || "no cursor yet"}</code>
               {reader.device === device && <span className="you">this tab</span>}
             </li>
           ))}

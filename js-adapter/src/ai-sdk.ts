@@ -4,23 +4,44 @@
  * An AI SDK chat aborts for many reasons, among them that its component was unmounted, and it cannot say which. So an
  * abort only ever detaches. What ends a run is `stop()`.
  */
-import { type Clock, type RetryOptions, systemClock } from "./backoff.js";
+import { HIDDEN_MS } from "./away.js";
+import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./backoff.js";
+import {
+  type CallOptions,
+  type ChatMessage,
+  messageToSend,
+  type ReconnectOptions,
+  type SendOptions,
+  type StopResult,
+  type StrandlineTransport,
+} from "./chat.js";
+import { STALL_MS } from "./connection.js";
 import { abortError, StrandlineHttpError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { type Post, postUntilAnswered } from "./post.js";
+import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, stopUrl, streamUrl } from "./protocol.js";
 import {
-  AI_SDK_PREFIX,
-  CLIENT_HEADER,
-  CURSOR_HEADER,
-  KEY_HEADER,
-  STOP_MEMORY_MS,
-  stopUrl,
-  streamUrl,
-  VERSION,
-} from "./protocol.js";
+  createId,
+  createRequest,
+  type HeaderFields,
+  JSON_FIELDS,
+  type RequestOptions,
+  type Resolvable,
+  resolve,
+  whole,
+} from "./request.js";
 import { createRunStream, type RunStream } from "./run-stream.js";
 import { type OnStatus, reportWait, type StatusDetail, type StreamStatus } from "./status.js";
 
 export type { RetryOptions } from "./backoff.js";
+export type {
+  ActiveRun,
+  CallOptions,
+  ChatMessage,
+  ReconnectOptions,
+  SendOptions,
+  StopResult,
+  StrandlineTransport,
+} from "./chat.js";
 export {
   StrandlineError,
   type StrandlineErrorCode,
@@ -31,35 +52,6 @@ export {
   StrandlineResyncError,
 } from "./errors.js";
 export type { StatusDetail, StreamStatus } from "./status.js";
-
-type Resolvable<T> = T | (() => T | Promise<T>);
-type HeaderFields = Record<string, string> | Headers;
-
-/** What is needed to know of a `UIMessage`, of any major version. */
-export interface ChatMessage {
-  id: string;
-  role: string;
-}
-
-/** `ChatRequestOptions` of the AI SDK. */
-export interface CallOptions {
-  headers?: HeaderFields | undefined;
-  body?: object | undefined;
-  metadata?: unknown;
-}
-
-export interface SendOptions extends CallOptions {
-  trigger: "submit-message" | "regenerate-message";
-  chatId: string;
-  messageId: string | undefined;
-  messages: readonly ChatMessage[];
-  abortSignal: AbortSignal | undefined;
-}
-
-export interface ReconnectOptions extends CallOptions {
-  chatId: string;
-  abortSignal?: AbortSignal | undefined;
-}
 
 export interface PrepareSendOptions {
   id: string;
@@ -72,20 +64,16 @@ export interface PrepareSendOptions {
   requestMetadata: unknown;
 }
 
-export interface StrandlineTransportOptions {
+export interface StrandlineTransportOptions extends RequestOptions {
   /** Prefix of the AI SDK wire. Default `/api/chat`. */
   api?: string;
-  fetch?: typeof globalThis.fetch;
-  /** Sent with every request. A function is asked before each attempt, so that a token can be renewed. */
-  headers?: Resolvable<HeaderFields>;
-  credentials?: RequestCredentials;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
-  /** Major version of `ai` in this application, so that only chunks are sent that it knows. */
-  ai?: 5 | 6 | 7;
   retry?: Partial<RetryOptions>;
   /** Silence after which a connection counts as dead. The server is silent for 15 s at most. Default 45 000. */
   stallAfterMs?: number;
+  /** A page that is hidden for longer lets go of its connection, and reads on when it is back. Default 60 000. */
+  hiddenMs?: number;
   onStatus?(chatId: string, status: StreamStatus, detail: StatusDetail): void;
   /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
   onResync?(chatId: string): void;
@@ -100,45 +88,6 @@ export interface InternalOptions {
   clock?: Clock;
 }
 
-/** Answer to a stop (PROTOCOL §6.4). */
-export interface StopResult {
-  run: string | null;
-  /** Status of the run; `idle` when nothing was active, `remembered` when the message has yet to arrive. */
-  status: string;
-  reason?: string | null;
-  /** Where the run ends. Nothing is appended after it. */
-  cursor?: string | null;
-  /** Whether it was this stop that ended it. */
-  stopped: boolean;
-}
-
-export interface ActiveRun {
-  /** Undefined until the server has answered. */
-  run: string | undefined;
-  /** Id of the assistant message. */
-  messageId: string | undefined;
-}
-
-/** Satisfies `ChatTransport<UIMessage>` of ai 5, 6 and 7: `CHUNK` is that version's `UIMessageChunk`. */
-export interface StrandlineTransport {
-  /** A resumed stream begins with `start` and replaces what the chat had of the message. */
-  readonly resumeStreamIsReplay: true;
-  sendMessages<CHUNK = unknown>(options: SendOptions): Promise<ReadableStream<CHUNK>>;
-  /** Null when nothing is active. */
-  reconnectToStream<CHUNK = unknown>(options: ReconnectOptions): Promise<ReadableStream<CHUNK> | null>;
-  /**
-   * Ends the run that this chat shows, on every device, or whatever is active when it shows none. Resolves when the
-   * end is in the log. The stream of the chat ends by itself, with everything that was said before.
-   */
-  stop(chatId: string, options?: { reason?: string }): Promise<StopResult>;
-  /** Cuts the chat's connection as if its socket had died, and resumes. False when none is open. */
-  drop(chatId: string): boolean;
-  /** The run that the chat is reading, or null. */
-  activeRun(chatId: string): ActiveRun | null;
-  /** Detaches every stream of this transport. Runs go on. The transport can be used again. */
-  close(): void;
-}
-
 /** The newest request of a chat: what a stop means. */
 interface Turn {
   stream: RunStream;
@@ -150,17 +99,15 @@ interface Turn {
   tell: OnStatus;
 }
 
-const DEFAULT_RETRY: RetryOptions = { minDelayMs: 250, maxDelayMs: 10_000, giveUpAfterMs: 120_000 };
-
 /** A stream that ended in one of these ways left its run as it was, so a stop still means that run. */
 const UNFINISHED = new Set(["detached", "gave-up", "resync", "protocol"]);
 
 export function strandlineTransport(
   options: StrandlineTransportOptions & InternalOptions = {},
 ): StrandlineTransport {
-  const { api = AI_SDK_PREFIX, clock = systemClock, stallAfterMs = 45_000, ai } = options;
+  const { api = AI_SDK_PREFIX, clock = systemClock, stallAfterMs = STALL_MS } = options;
   const retry = { ...DEFAULT_RETRY, ...options.retry };
-  const client = `shim/${VERSION}${ai === undefined ? "" : `; ai=${ai}`}`;
+  const request = createRequest(options);
   const turns = new Map<string, Turn>();
   const streams = new Set<RunStream>();
   /** Without an answer, with or without a stream that waits for it. */
@@ -171,7 +118,7 @@ export function strandlineTransport(
 
     async sendMessages<CHUNK>(call: SendOptions) {
       const { chatId, trigger, messageId, abortSignal } = call;
-      const key = createKey(clock);
+      const key = createId(clock);
       const messages = messageToSend(call);
       const turn = begin(chatId, call, abortSignal, messages[0]?.role === "assistant");
       turn.key = key;
@@ -193,7 +140,7 @@ export function strandlineTransport(
         onWait: reportWait(turn.tell, () => undefined),
         async send() {
           const { body, headers } = await prepared;
-          const fields = { "Content-Type": "application/json", [KEY_HEADER]: key };
+          const fields = { ...JSON_FIELDS, [KEY_HEADER]: key };
           return request(api, { method: "POST", body }, call.headers, headers, fields);
         },
       });
@@ -225,9 +172,7 @@ export function strandlineTransport(
         stallAfterMs,
         async send() {
           const init = { method: "POST", body: JSON.stringify({ ...target, reason }), keepalive: true };
-          const response = await request(stopUrl(api, chatId), init, { "Content-Type": "application/json" });
-          // Read here, so that an answer that is cut is asked for again.
-          return response.ok ? new Response(await response.text(), response) : response;
+          return whole(request(stopUrl(api, chatId), init, JSON_FIELDS));
         },
       });
       try {
@@ -268,11 +213,12 @@ export function strandlineTransport(
       if (turn.isOpen && turns.get(chatId) === turn) report(chatId, status, detail);
     };
     // Without a cursor "what is active" is asked for, and that may have changed when an answer was lost.
-    const resumeKey = createKey(clock);
+    const resumeKey = createId(clock);
     const stream = createRunStream({
       clock,
       retry,
       stallAfterMs,
+      hiddenMs: options.hiddenMs ?? HIDDEN_MS,
       isContinuation,
       onStatus(status, detail) {
         tell(status, detail);
@@ -301,20 +247,6 @@ export function strandlineTransport(
     return turn;
   }
 
-  async function request(
-    url: string,
-    init: RequestInit,
-    ...fields: (HeaderFields | undefined)[]
-  ): Promise<Response> {
-    const headers = new Headers(await resolve(options.headers));
-    for (const more of fields) {
-      for (const [name, value] of new Headers(more)) headers.set(name, value);
-    }
-    headers.set(CLIENT_HEADER, client);
-    const credentials = options.credentials && { credentials: options.credentials };
-    return (options.fetch ?? globalThis.fetch)(url, { ...init, ...credentials, headers });
-  }
-
   function report(chatId: string, status: StreamStatus, detail: StatusDetail): void {
     try {
       options.onStatus?.(chatId, status, detail);
@@ -323,19 +255,4 @@ export function strandlineTransport(
       globalThis.reportError?.(error);
     }
   }
-}
-
-/** The server has the history and reads one message: the new one, or the one that a tool's output was added to. */
-function messageToSend({ trigger, messageId, messages }: SendOptions): readonly ChatMessage[] {
-  const named = trigger === "submit-message" && messages.find(({ id }) => id === messageId);
-  return named ? [named] : messages.slice(-1);
-}
-
-const resolve = <T>(value: Resolvable<T> | undefined): T | undefined | Promise<T> =>
-  typeof value === "function" ? (value as () => T | Promise<T>)() : value;
-
-/** `randomUUID` is missing on pages that were not served over HTTPS. A key has to be unique, not secret. */
-function createKey(clock: Clock): string {
-  const part = () => clock.random().toString(36).slice(2);
-  return globalThis.crypto?.randomUUID?.() ?? `${clock.now().toString(36)}-${part()}${part()}`;
 }

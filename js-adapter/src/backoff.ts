@@ -29,6 +29,12 @@ export interface RetryOptions {
   giveUpAfterMs: number;
 }
 
+export const DEFAULT_RETRY: RetryOptions = {
+  minDelayMs: 250,
+  maxDelayMs: 10_000,
+  giveUpAfterMs: 120_000,
+};
+
 /** A failed attempt, and the wait that the server asked for with `Retry-After`. */
 export interface Failure {
   cause: unknown;
@@ -86,9 +92,9 @@ export function createBackoff(
     counted = now;
     awake = isAwake();
   };
-  const unwatch = watchWake((woke) => {
+  const unwatch = watchWake((change) => {
     count();
-    if (woke) wake?.();
+    if (change === "back") wake?.();
   });
   signal.addEventListener("abort", unwatch, { once: true });
 

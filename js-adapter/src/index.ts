@@ -1,4 +1,5 @@
-/** The browser side of Strandline. The transport for AI SDK chats is in `strandline/ai-sdk`. */
+/** The browser side of Strandline: sessions. The transport for AI SDK chats is in `strandline/ai-sdk`. */
+
 export {
   StrandlineError,
   type StrandlineErrorCode,
@@ -9,3 +10,23 @@ export {
   StrandlineResyncError,
 } from "./errors.js";
 export { VERSION } from "./protocol.js";
+export type {
+  MessagePart,
+  NewMessage,
+  RunReply,
+  SendOptions,
+  Sent,
+  Session,
+  SessionEvent,
+  SessionInfo,
+  SessionMessage,
+  SessionReader,
+  SessionRun,
+  SessionStatus,
+  SessionView,
+  StopOptions,
+  StopResult,
+} from "./session.js";
+export { createSessions, type ListOptions, type Sessions, type SessionsOptions } from "./sessions.js";
+export type { StatusDetail, StreamStatus } from "./status.js";
+export { reportVisibility } from "./wake.js";

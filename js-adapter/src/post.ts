@@ -21,6 +21,8 @@ export interface PostOptions {
   /** After this long without headers it is sent again, while the first one stays: whichever is answered first counts. */
   stallAfterMs: number;
   send(): Promise<Response>;
+  /** It only reads, so it costs nothing to repeat: 429 and 500 are waited out, however often they come. */
+  isRead?: boolean;
   onAttempt?(): void;
   onWait?(wait: Wait): void;
 }
@@ -87,7 +89,10 @@ export function postUntilAnswered(options: PostOptions): Post {
       return undefined;
     }
     const failure = { cause: await httpError(response), retryAfterMs: retryAfter(response) };
-    if (isTransient(response) && !(response.status === 500 && ++crashes >= MOST_CRASHES)) return failure;
+    const isPassing = options.isRead
+      ? isTransient(response) || response.status === 429
+      : isTransient(response) && !(response.status === 500 && ++crashes >= MOST_CRASHES);
+    if (isPassing) return failure;
     settle((_, reject) => reject(failure.cause));
     return undefined;
   }

@@ -13,8 +13,17 @@ export const CLIENT_HEADER = "Strandline-Client";
 /** Header: the cursor to go on after (§3.2). */
 export const CURSOR_HEADER = "Last-Event-ID";
 
+/** Header: with {@link RESPOND_ASYNC} a POST is answered before there is a reply (§11.12). */
+export const PREFER_HEADER = "Prefer";
+
 /** Header: names one POST, or one resume, however often it is repeated (§7.4, §6.6). */
 export const KEY_HEADER = "Idempotency-Key";
+
+/** Header: the name of this reader, made up once per page (§8.11). */
+export const READER_HEADER = "Strandline-Reader";
+
+/** Header: an id that the client gives its device (§5.4). */
+export const DEVICE_HEADER = "Strandline-Device";
 
 /** Response header: id of the run that is streamed (§5.1). */
 export const RUN_HEADER = "Strandline-Run";
@@ -36,6 +45,9 @@ export const DONE = "[DONE]";
 /** Code of the unlogged `error` frame that says: this stream cannot go on, read the message anew (§4.6). */
 export const RESYNC = "resync";
 
+/** Value of {@link PREFER_HEADER}. */
+export const RESPOND_ASYNC = "respond-async";
+
 /** The server writes at least a comment this often (§4.2). */
 export const HEARTBEAT_MS = 15_000;
 
@@ -45,16 +57,25 @@ export const STOP_MEMORY_MS = 60_000;
 /** Default prefix of the AI SDK wire (§6). */
 export const AI_SDK_PREFIX = "/api/chat";
 
+/** Default prefix of the TanStack AI wire (§11). */
+export const TANSTACK_PREFIX = "/api/tanstack";
+
+/** Default prefix of the session wire (§8). */
+export const SESSIONS_PREFIX = "/api/sessions";
+
 /** `GET`: resume (§6.2). */
 export const streamUrl = (prefix: string, chatId: string, run: string | undefined): string =>
-  chatUrl(prefix, chatId, "stream", run);
+  urlOf(prefix, `/${encodeURIComponent(chatId)}/stream`, { run });
 
-/** `POST`: stop (§6.4). */
-export const stopUrl = (prefix: string, chatId: string): string => chatUrl(prefix, chatId, "stop");
+/** `POST`: stop (§6.4, §8.7). */
+export const stopUrl = (prefix: string, chatId: string): string =>
+  urlOf(prefix, `/${encodeURIComponent(chatId)}/stop`);
 
-// The path goes before the query and fragment of the prefix, as in ai@7 `http-chat-transport.ts`.
-function chatUrl(prefix: string, chatId: string, verb: string, run?: string): string {
-  const [, path = "", query = "", fragment = ""] = /^([^?#]*)(\?[^#]*)?(#.*)?$/.exec(prefix) ?? [];
-  const named = run === undefined ? "" : `${query ? "&" : "?"}run=${encodeURIComponent(run)}`;
-  return `${path}/${encodeURIComponent(chatId)}/${verb}${query}${named}${fragment}`;
+/** The path goes before the query and fragment of the prefix, as in ai@7 `http-chat-transport.ts`. */
+export function urlOf(prefix: string, path: string, query: Record<string, unknown> = {}): string {
+  const [, base = "", more = "", fragment = ""] = /^([^?#]*)(\?[^#]*)?(#.*)?$/.exec(prefix) ?? [];
+  const named = Object.entries(query)
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `&${name}=${encodeURIComponent(String(value))}`);
+  return base + path + `${more}${named.join("")}`.replace(/^&/, "?") + fragment;
 }

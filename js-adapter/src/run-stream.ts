@@ -3,25 +3,22 @@
  * connection where the last one was cut. At most one connection is live; one that was cut delivers nothing any more.
  * What a request looks like is not known here (`ai-sdk.ts`), and nothing here ever sends a POST.
  */
+import { createAway } from "./away.js";
+import { type Clock, createBackoff, type RetryOptions } from "./backoff.js";
 import {
-  type Clock,
-  createBackoff,
-  type Failure,
-  isTransient,
-  type RetryOptions,
-  retryAfter,
-} from "./backoff.js";
-import { type Connection, createConnection, discard, isEventStream, notAStream } from "./connection.js";
-import {
-  abortError,
-  httpError,
-  StrandlineError,
-  StrandlineGoneError,
-  StrandlineResyncError,
-} from "./errors.js";
+  ask,
+  type Connection,
+  createConnection,
+  type Drop,
+  discard,
+  isEventStream,
+  notAStream,
+  readFrames,
+} from "./connection.js";
+import { abortError, StrandlineGoneError, StrandlineResyncError } from "./errors.js";
 import { createOutlet } from "./outlet.js";
 import { HEARTBEAT_MS, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, RESYNC, RUN_HEADER } from "./protocol.js";
-import { type Chunk, createFrameDecoder, type Frame } from "./sse.js";
+import type { Chunk, Frame } from "./sse.js";
 import { type OnStatus, reasonOf, reportWait } from "./status.js";
 import { watchWake } from "./wake.js";
 
@@ -29,6 +26,8 @@ export interface StreamOptions {
   clock: Clock;
   retry: RetryOptions;
   stallAfterMs: number;
+  /** A page that is hidden for longer lets go of its connection, and reads on when it is back. */
+  hiddenMs: number;
   onStatus: OnStatus;
   /** What is posted goes on writing a message that the chat has, so a replay of the whole would double its parts. */
   isContinuation?: boolean;
@@ -66,7 +65,7 @@ interface End {
 }
 
 /** How the reading of one response ends: with the stream, or with a drop. */
-type Verdict = End | { dropped: string; cause?: unknown };
+type Verdict = End | Drop;
 
 export function createRunStream(options: StreamOptions): RunStream {
   const { clock, stallAfterMs, onStatus } = options;
@@ -88,8 +87,9 @@ export function createRunStream(options: StreamOptions): RunStream {
   let delivered = false;
   let finalError: unknown;
 
-  const unwatch = watchWake((woke) => {
-    if (woke && current?.isStale()) current.cut("stale");
+  const away = createAway(clock, options.hiddenMs, life.signal, () => current?.cut("hidden"));
+  const unwatch = watchWake((change) => {
+    if (change === "back" && current?.isStale()) current.cut("stale");
   });
   const detached = new Promise<never>((_, reject) => {
     life.signal.addEventListener("abort", () => {
@@ -129,7 +129,10 @@ export function createRunStream(options: StreamOptions): RunStream {
       current.cut("dropped");
       return true;
     },
-    poke: () => backoff.poke(),
+    poke() {
+      away.poke();
+      backoff.poke();
+    },
   };
 
   function detach(): void {
@@ -174,7 +177,8 @@ export function createRunStream(options: StreamOptions): RunStream {
       const verdict = await read(opened);
       if ("reason" in verdict) return verdict;
       // The page is back and the old connection is as good as dead: nothing is gained by waiting.
-      if (verdict.dropped !== "stale") await backoff.pause({ cause: verdict.cause ?? verdict.dropped });
+      if (verdict.dropped !== "stale" && verdict.dropped !== "hidden")
+        await backoff.pause({ cause: verdict.cause ?? verdict.dropped });
       if (cursor === undefined && options.isContinuation) return resync();
       opened = await connect();
     }
@@ -186,22 +190,18 @@ export function createRunStream(options: StreamOptions): RunStream {
   /** Opens the next connection, with as many attempts as it takes. Undefined when the server has nothing to stream. */
   async function connect(): Promise<Opened | undefined> {
     for (;;) {
+      const absence = away.back();
+      if (absence !== undefined) {
+        onStatus("waiting", { run, reason: "hidden" });
+        await absence;
+      }
       if (life.signal.aborted) throw abortError();
       onStatus("connecting", { run });
       const connection = open();
-      let failure: Failure;
-      try {
-        const response = await connection.during(options.request(cursor, run, connection.signal));
-        if (response?.status === 204) return undefined;
-        if (response !== undefined && isEventStream(response)) return { response, connection };
-        if (response !== undefined && !response.ok && !isPassing(response)) throw await httpError(response);
-        failure = await describe(response, connection);
-      } catch (error) {
-        if (error instanceof StrandlineError) throw error;
-        failure = { cause: connection.over ?? error };
-      }
+      const answer = await ask(connection, options.request(cursor, run, connection.signal));
+      if (!("cause" in answer)) return answer.status === 204 ? undefined : { response: answer, connection };
       connection.cut("failed");
-      await backoff.pause(failure);
+      if (!away.isAway) await backoff.pause(answer);
     }
   }
 
@@ -216,38 +216,17 @@ export function createRunStream(options: StreamOptions): RunStream {
     run = response.headers.get(RUN_HEADER) ?? run;
     messageId = response.headers.get(MESSAGE_HEADER) ?? messageId;
     if (cursor !== undefined && response.headers.get(REPLAY_HEADER) === REPLAY_FULL) return resync();
+    // The answer to a message came when nobody was looking any more.
+    if (away.isAway) connection.cut("hidden");
     onStatus("live", { run });
-    const opened = clock.now();
-    const reader = (response.body as ReadableStream<Uint8Array>).getReader();
-    connection.reader = reader;
-    let verdict: Verdict | undefined;
-    const take = createIntake();
-    const decode = createFrameDecoder((frame) => {
-      verdict ??= take(frame);
-    });
-    try {
-      while (verdict === undefined) {
-        const bytes = await connection.during(reader.read());
-        if (connection.over !== undefined) return { dropped: connection.over };
-        if (bytes?.value === undefined) return { dropped: "closed" };
-        connection.touched = clock.now();
+    return readFrames(clock, connection, response, {
+      onFrame: createIntake(),
+      onBytes(ms) {
         // An answer that carries nothing but comments is progress when it lasts: the run is queued, or thinking.
-        if (connection.touched - opened > HEARTBEAT_MS) backoff.progress();
-        decode(bytes.value);
-        const caughtUp = outlet.ready();
-        if (caughtUp !== undefined) {
-          connection.touched = Number.POSITIVE_INFINITY; // It is we who are silent.
-          await connection.during(caughtUp);
-          connection.touched = clock.now();
-        }
-      }
-      return verdict;
-    } catch (cause) {
-      if (cause instanceof StrandlineError) throw cause;
-      return { dropped: connection.over ?? "failed", cause };
-    } finally {
-      connection.cut("done");
-    }
+        if (ms > HEARTBEAT_MS) backoff.progress();
+        return outlet.ready();
+      },
+    });
   }
 
   /** What the frames of one response do to the stream. */
@@ -286,13 +265,3 @@ export function createRunStream(options: StreamOptions): RunStream {
 }
 
 const resync = (): End => ({ reason: RESYNC, error: new StrandlineResyncError() });
-
-// A GET costs nothing to repeat, so a bare 429 is waited for as well.
-const isPassing = (response: Response): boolean => isTransient(response) || response.status === 429;
-
-async function describe(response: Response | undefined, connection: Connection): Promise<Failure> {
-  if (response === undefined) return { cause: connection.over };
-  // A portal that answers in the server's place may be gone at the next attempt.
-  const cause = response.ok ? notAStream(response) : await httpError(response);
-  return { cause, retryAfterMs: retryAfter(response) };
-}

@@ -1,21 +1,35 @@
 /**
- * What the browser says about being reachable and looked at: `online`, `offline`, `pageshow`, `visibilitychange`.
- * The listeners are on the page only while somebody watches. Outside a browser nothing ever happens here.
+ * What the page says about being reachable and looked at. The listeners are on it only while somebody watches.
+ * Outside a browser nothing ever happens here, unless the application tells (`reportVisibility`).
  */
 
-/** `woke` is true when now is a good moment to try again: back online, back from the cache, back in view. */
-export type WakeListener = (woke: boolean) => void;
+/**
+ * `back`: now is a good moment to try again (online again, in view again, back from the cache). `gone`: the page is
+ * being left or frozen, and may come back from the cache. `less`: it went offline or out of view.
+ */
+export type PageChange = "back" | "gone" | "less";
+export type WakeListener = (change: PageChange) => void;
 
 const listeners = new Set<WakeListener>();
-const PAGE_EVENTS = ["online", "offline", "pageshow"] as const;
+const WINDOW_EVENTS = ["online", "offline", "pageshow", "pagehide"] as const;
+const DOCUMENT_EVENTS = ["visibilitychange", "freeze", "resume"] as const;
+
+let told: boolean | undefined;
 
 /** False only when the browser is sure. (Servers on the same machine can be reached all the same.) */
 export const isOnline = (): boolean => globalThis.navigator?.onLine !== false;
 
-const isHidden = (): boolean => globalThis.document?.visibilityState === "hidden";
+export const isHidden = (): boolean =>
+  told === undefined ? globalThis.document?.visibilityState === "hidden" : !told;
 
 /** Whether somebody could be waiting: time that is spent offline or hidden is held against nobody. */
 export const isAwake = (): boolean => isOnline() && !isHidden();
+
+/** For hosts without a document, such as React Native: whether the application is in the foreground. */
+export function reportVisibility(isVisible: boolean): void {
+  told = isVisible;
+  tell(isVisible ? "back" : "less");
+}
 
 export function watchWake(listener: WakeListener): () => void {
   if (listeners.size === 0) listen("addEventListener");
@@ -27,11 +41,16 @@ export function watchWake(listener: WakeListener): () => void {
 
 function listen(verb: "addEventListener" | "removeEventListener"): void {
   // Neither exists in Node; the first one also exists in workers, which have no document.
-  if (typeof globalThis[verb] === "function") for (const name of PAGE_EVENTS) globalThis[verb](name, notify);
-  globalThis.document?.[verb]("visibilitychange", notify);
+  if (typeof globalThis[verb] === "function")
+    for (const name of WINDOW_EVENTS) globalThis[verb](name, notify);
+  for (const name of DOCUMENT_EVENTS) globalThis.document?.[verb]?.(name, notify);
 }
 
-function notify(event: Event): void {
-  const woke = event.type !== "offline" && !(event.type === "visibilitychange" && isHidden());
-  for (const listener of [...listeners]) listener(woke);
+function notify({ type }: Event): void {
+  if (type === "pagehide" || type === "freeze") tell("gone");
+  else tell(type === "offline" || (type === "visibilitychange" && isHidden()) ? "less" : "back");
+}
+
+function tell(change: PageChange): void {
+  for (const listener of [...listeners]) listener(change);
 }

@@ -98,6 +98,19 @@ class Settings:
     max_readers: int = _count(
         10000, 1, 1000000, "Most connections that may read at a time, all sessions together. One more: 429.", "readers"
     )
+    reader_memory: float = _seconds(
+        300.0,
+        0.0,
+        86400.0,
+        "How long a reader that has left is still listed, as not connected. At most 64 of a session, the newest.",
+    )
+    max_stream_age: float = _seconds(
+        3600.0,
+        0.0,
+        604800.0,
+        "How long one response may stream. Then it ends without terminal frame and the client resumes; never that of a"
+        " stock AI SDK client. 0: for ever.",
+    )
     send_timeout: float = _seconds(
         30.0, 0.01, 3600.0, "A reader whose write does not finish in this time is dropped; it can resume."
     )

@@ -240,11 +240,9 @@ class FailingStore:
         self._check()
         return await self.inner.session(session_id)
 
-    async def sessions(
-        self, owner: str | None = None, limit: int = 100, before: int | None = None
-    ) -> list[SessionRecord]:
+    async def sessions(self, *which: Any, **named: Any) -> list[SessionRecord]:
         self._check()
-        return await self.inner.sessions(owner, limit, before)
+        return await self.inner.sessions(*which, **named)
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
         self._check()

@@ -1,4 +1,5 @@
 /** An AG-UI 1.0 client, `HttpAgent` of @ag-ui/client, which refuses every stream that is not well-formed. */
+import { readFileSync } from "node:fs";
 import { EventType, HttpAgent, type Message } from "@ag-ui/client";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client } from "./chat.js";
@@ -27,27 +28,37 @@ async function ask(agent: HttpAgent, text: string): Promise<string[]> {
 const said = (messages: readonly Message[]): string =>
   messages.map((message) => (message.role === "assistant" ? (message.content ?? "") : "")).join("");
 
-describe("HttpAgent", () => {
-  test.each(["count to 20 every 1 ms", "think 3", "call weather Lisbon", "say nothing", "help"])(
-    "%s",
-    async (text) => {
-      const agent = agentOf(fresh("agent"));
-      const types = await ask(agent, text);
-      expect(types[0]).toBe(EventType.RUN_STARTED);
-      expect(types.at(-1)).toBe(EventType.RUN_FINISHED);
-      const history = await server.settled(agent.threadId);
-      const stored = history.messages
-        .at(-1)
-        ?.parts.map((part) => (part.type === "text" ? part.text : ""))
-        .join("");
-      expect(said(agent.messages)).toBe(stored);
-      expect(agent.messages.some(({ id }) => id === history.messages.at(-1)?.id)).toBe(true);
-    },
-  );
+const FAILING = "fail after 3";
+const ENDING_WELL = ["count to 20 every 1 ms", "think 3", "call weather Lisbon", "say nothing", "help"];
 
-  test("fail after 3", async () => {
+describe("HttpAgent", () => {
+  test("is asked everything that the demo agent understands", () => {
+    const source = readFileSync(new URL("../../python/strandline/demo/agent.py", import.meta.url), "utf8");
+    const patterns = [...source.matchAll(/re\.compile\(r"(.+?)"/g)].map(([, pattern]) => pattern as string);
+    expect(patterns.length).toBeGreaterThan(4);
+    for (const pattern of patterns) {
+      const asked = [...ENDING_WELL, FAILING].filter((text) => new RegExp(`^${pattern}$`, "i").test(text));
+      expect(asked, pattern).toHaveLength(1);
+    }
+  });
+
+  test.each(ENDING_WELL)("%s", async (text) => {
+    const agent = agentOf(fresh("agent"));
+    const types = await ask(agent, text);
+    expect(types[0]).toBe(EventType.RUN_STARTED);
+    expect(types.at(-1)).toBe(EventType.RUN_FINISHED);
+    const history = await server.settled(agent.threadId);
+    const stored = history.messages
+      .at(-1)
+      ?.parts.map((part) => (part.type === "text" ? part.text : ""))
+      .join("");
+    expect(said(agent.messages)).toBe(stored);
+    expect(agent.messages.some(({ id }) => id === history.messages.at(-1)?.id)).toBe(true);
+  });
+
+  test(FAILING, async () => {
     const agent = agentOf(fresh("fail"));
-    agent.addMessage({ id: fresh("m"), role: "user", content: "fail after 3" });
+    agent.addMessage({ id: fresh("m"), role: "user", content: FAILING });
     const told: unknown[] = [];
     await agent.runAgent({}, { onRunErrorEvent: ({ event }) => void told.push([event.message, event.code]) });
     expect(told).toEqual([["The reply failed. Please try again.", "agent-error"]]);
@@ -73,6 +84,22 @@ describe("HttpAgent", () => {
     expect(said(agent.messages)).toBe(counted(2) + counted(3) + counted(4));
     expect((await server.settled(agent.threadId)).messages.length).toBe(6);
     expect((await server.calls(agent.threadId)).called).toBe(3);
+  });
+
+  test("a reply that is started over ends the stream; asked for again, the run is told anew", async () => {
+    const threadId = fresh("restart");
+    const runId = fresh("run");
+    const codes: unknown[] = [];
+    const run = async () => {
+      const agent = agentOf(threadId);
+      agent.addMessage({ id: "m", role: "user", content: "restart after 300 ms" });
+      await agent.runAgent({ runId }, { onRunErrorEvent: ({ event }) => void codes.push(event.code) });
+      return said(agent.messages);
+    };
+    expect(await run()).toBe("old words");
+    expect(await run()).toBe("new words");
+    expect(codes).toEqual(["resync"]);
+    expect((await server.calls(threadId)).called).toBe(1);
   });
 
   test("a run that is stopped ends as cancelled", async () => {

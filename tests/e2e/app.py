@@ -3,9 +3,11 @@
 What the agent went through is written to ``E2E_RECORD``, one JSON object a line, so that it outlives a killed process.
 ``GET /test/calls`` gives it back: per session how often the agent was called, and how each provider stream ended.
 
-Two more commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
+More commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
 come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
 ``old words``, waits, throws that away and says ``new words``, waits again, and is over.
+``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
+``{"chunks": [UIMessageChunk], "pause": ms}``.
 """
 
 from __future__ import annotations
@@ -26,8 +28,12 @@ from strandline.demo.agent import demo_agent
 RECORD = Path(os.environ["E2E_RECORD"])
 RESTART = re.compile(r"restart after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
+PERFORM = re.compile(r"perform (\S+)")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
+
+
+scripts: dict[str, list[dict[str, Any]]] = {}
 
 
 def record(kind: str, run: Run, **more: Any) -> None:
@@ -57,6 +63,13 @@ async def restarted(run: Run, pause: float) -> None:
     await asyncio.sleep(pause)
 
 
+async def performed(run: Run, script: list[dict[str, Any]]) -> None:
+    for act in script:
+        for chunk in act["chunks"]:
+            await run.append(chunk)
+        await asyncio.sleep(act["pause"] / 1000)
+
+
 @chat.agent
 async def reply(run: Run) -> AsyncIterator[str] | None:
     record("called", run)
@@ -66,6 +79,8 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
     try:
         if (match := RESTART.fullmatch(asked)) is not None:
             await restarted(run, int(match[1]) / 1000)
+        elif (match := PERFORM.fullmatch(asked)) is not None:
+            await performed(run, scripts[match[1]])
         else:
             await demo_agent(run)
     finally:
@@ -90,3 +105,8 @@ def calls() -> dict[str, Any]:
         else:
             session["closed"].append({"run": entry["run"], "given": entry["given"], "whole": entry["whole"]})
     return {"sessions": sessions}
+
+
+@app.put("/test/scripts/{name}")
+def put_script(name: str, acts: list[dict[str, Any]]) -> None:
+    scripts[name] = acts

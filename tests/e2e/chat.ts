@@ -74,18 +74,11 @@ class Chat6 extends ai6.AbstractChat<ai6.UIMessage> {}
 class Chat7 extends ai7.AbstractChat<ai7.UIMessage> {}
 const CHATS = { 5: Chat5, 6: Chat6, 7: Chat7 };
 
-const stock = (major: Major, api: string): unknown => {
-  if (major === 5) return new ai5.DefaultChatTransport({ api });
-  if (major === 6) return new ai6.DefaultChatTransport({ api });
-  return new ai7.DefaultChatTransport({ api });
+const stock = (major: Major, api: string, headers: Record<string, string> = {}): unknown => {
+  if (major === 5) return new ai5.DefaultChatTransport({ api, headers });
+  if (major === 6) return new ai6.DefaultChatTransport({ api, headers });
+  return new ai7.DefaultChatTransport({ api, headers });
 };
-
-// The transport fits every version without a cast. (Checked by the compiler; never called.)
-export const fits = (transport: StrandlineTransport) => ({
-  5: transport satisfies ai5.ChatTransport<ai5.UIMessage>,
-  6: transport satisfies ai6.ChatTransport<ai6.UIMessage>,
-  7: transport satisfies ai7.ChatTransport<ai7.UIMessage>,
-});
 
 export interface ClientOptions {
   major: Major;
@@ -95,6 +88,10 @@ export interface ClientOptions {
   id: string;
   messages?: Message[];
   transport?: StrandlineTransportOptions;
+  /** A transport of ours that was made elsewhere. */
+  made?: StrandlineTransport;
+  /** Of the stock transport. */
+  headers?: Record<string, string>;
 }
 
 /** Quick enough for tests, patient enough for a restart. */
@@ -109,17 +106,18 @@ export class Client {
   readonly ours: StrandlineTransport | undefined;
 
   constructor(readonly options: ClientOptions) {
-    const { major, kind, url, id, messages = [] } = options;
+    const { major, kind, url, id, messages = [], headers } = options;
     const api = `${url}/api/chat`;
     this.ours =
-      kind === "ours"
+      options.made ??
+      (kind === "ours"
         ? strandlineTransport({ api, ai: major, retry: RETRY, ...options.transport })
-        : undefined;
+        : undefined);
     this.state = new State(messages as never[]);
     const init = {
       id,
       state: this.state,
-      transport: this.ours ?? stock(major, api),
+      transport: this.ours ?? stock(major, api, headers),
       onFinish: (finish: Finish) => void this.finishes.push(finish),
       onError: (error: Error) => void this.errors.push(error),
     };

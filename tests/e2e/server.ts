@@ -86,6 +86,7 @@ export class PythonServer {
     private readonly args: readonly string[],
     private readonly env: Record<string, string>,
     private readonly health = "/api/health",
+    private readonly cwd = HERE,
   ) {
     this.url = `http://127.0.0.1:${port}`;
     servers.add(this);
@@ -101,7 +102,7 @@ export class PythonServer {
   async start(): Promise<void> {
     if (this.child !== undefined) throw new Error("it runs already");
     const child = spawn(PYTHON, this.args, {
-      cwd: HERE,
+      cwd: this.cwd,
       env: { ...process.env, PYTHONUNBUFFERED: "1", ...this.env },
       stdio: ["ignore", "pipe", "pipe"],
     });

@@ -46,7 +46,7 @@ export async function within<T>(ms: number, what: string, promise: Promise<T>): 
 export type Random = () => number;
 
 /** mulberry32 */
-export function random(seed: number): Random {
+function random(seed: number): Random {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

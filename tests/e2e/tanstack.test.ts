@@ -300,6 +300,79 @@ describe("a page that is loaded again", () => {
   });
 });
 
+describe("two pages on one thread", () => {
+  const open = (thread: string) => TanStackPage.opened({ url: server.url, thread });
+
+  test("the second joins the reply; what either says next is there when the other is loaded again", async () => {
+    const first = begin("two");
+    const { thread } = first.options;
+    const sent = first.chat.sendMessage("count to 60 every 5 ms");
+    await first.begun(20);
+    const second = open(thread);
+    await second.shows(counted(60));
+    await sent;
+    expect(plainOf(second.messages)).toEqual(plainOf(first.messages));
+    await second.chat.sendMessage("count to 3 every 1 ms");
+    const again = first.reloaded();
+    await eventually("the page has loaded", () => again.messages.length === 4);
+    await again.chat.sendMessage("count to 4 every 1 ms");
+    await agrees(again);
+    expect((await server.calls(thread)).called).toBe(3);
+    second.close();
+  });
+
+  test("a message from one ends the reply that the other reads", async () => {
+    const first = begin("interrupted");
+    const sent = first.chat.sendMessage("count to 1000 every 5 ms");
+    await first.begun(20);
+    const second = open(first.options.thread);
+    await second.begun(20);
+    second.chat.stop(); // It hangs up.
+    await second.chat.sendMessage("count to 3 every 1 ms");
+    await sent;
+    expect(first.chat.getStatus()).toBe("ready");
+    expect(first.errors).toEqual([]);
+    expect(second.text).toBe(counted(3));
+    const again = second.reloaded();
+    await eventually("the page has loaded", () => again.messages.length === 4);
+    expect(plainOf(again.messages.slice(0, 2))).toEqual(plainOf(first.messages));
+    await agrees(again);
+  });
+
+  test.each(["the one that sent it", "the other"])("a stop by %s ends the reply on both", async (who) => {
+    const first = begin("stop");
+    const { thread } = first.options;
+    const sent = first.chat.sendMessage("count to 1000 every 5 ms");
+    await first.begun(20);
+    const second = open(thread);
+    await second.begun(20);
+    const runId = (who === "the other" ? second : first).chat.getCurrentRunId();
+    const answer = await server.post("/api/tanstack/stop", { threadId: thread, runId });
+    expect(await answer.json()).toMatchObject({ run: runId, status: "stopped", stopped: true });
+    await sent;
+    for (const page of [first, second]) {
+      await eventually("it has ended", () => !page.chat.getIsLoading());
+      expect(page.chat.getStatus()).toBe("ready");
+      expect(page.errors).toEqual([]);
+    }
+    expect(plainOf(second.messages)).toEqual(plainOf(first.messages));
+    await agrees(first);
+    second.close();
+  });
+
+  test("stop() alone hangs up: the reply goes on, and is there when the page is loaded again", async () => {
+    const page = begin("hung-up");
+    const sent = page.chat.sendMessage("count to 60 every 5 ms");
+    await page.begun(20);
+    page.chat.stop();
+    await sent;
+    expect(page.text.length).toBeLessThan(counted(60).length);
+    const again = page.reloaded();
+    await again.shows(counted(60));
+    await agrees(again);
+  });
+});
+
 describe("the server goes away", () => {
   test.each(["SIGKILL", "SIGTERM"] as const)("%s in the middle of a reply", async (signal) => {
     const own = await TestServer.begin({ STRANDLINE_SHUTDOWN_GRACE: "0" });

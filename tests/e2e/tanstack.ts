@@ -1,5 +1,16 @@
-/** Real TanStack AI chats, with the stock connection and without a framework around them, that remember what happened. */
+/** Real TanStack AI chats, with the stock connection or ours and without a framework, that remember what happened. */
+import { isDeepStrictEqual } from "node:util";
+import type { StreamChunk } from "@tanstack/ai/client";
 import { ChatClient, type ChatClientState, fetchServerSentEvents, type UIMessage } from "@tanstack/ai-client";
+import {
+  type InternalOptions,
+  type StrandlineConnection,
+  type StrandlineConnectionOptions,
+  type StreamStatus,
+  strandlineConnection,
+} from "strandline/tanstack";
+import { expect } from "vitest";
+import type { TestServer } from "./server.js";
 import { eventually } from "./support.js";
 
 export interface TanStackOptions {
@@ -8,6 +19,10 @@ export interface TanStackOptions {
   /** Between two attempts of the stock connection; its own default is 250. */
   delayMs?: number;
   pageSize?: number;
+  /** With our connection, and these options. */
+  ours?: Partial<StrandlineConnectionOptions & InternalOptions>;
+  /** Default true. */
+  persistence?: boolean;
 }
 
 /** A message as both a client and history show it. */
@@ -17,33 +32,60 @@ export interface Plain {
   parts: unknown[];
 }
 
+/** Quick enough for tests, patient enough for a restart. */
+const QUICK = { minDelayMs: 5, maxDelayMs: 60, giveUpAfterMs: 20_000 };
+
 export class TanStackPage {
   readonly chat: ChatClient;
   readonly errors: Error[] = [];
   readonly statuses: ChatClientState[] = [];
   /** Types of every event that was let through. */
   readonly events: string[] = [];
+  /** What came in `CUSTOM` events. */
+  readonly customs: { name: string; value: Record<string, unknown> }[] = [];
   /** Every text that was visible in the last message. */
   readonly texts: string[] = [];
+  readonly ours: StrandlineConnection | undefined;
+  /** Of our connection. */
+  readonly network: StreamStatus[] = [];
 
   constructor(readonly options: TanStackOptions) {
-    this.chat = new ChatClient({
-      connection: fetchServerSentEvents(`${options.url}/api/tanstack`, {
-        reconnect: { delayMs: options.delayMs ?? 5 },
-      }),
-      threadId: options.thread,
-      persistence: true,
-      ...(options.pageSize === undefined ? {} : { history: { pageSize: options.pageSize } }),
-      onError: (error) => void this.errors.push(error),
-      onStatusChange: (status) => void this.statuses.push(status),
-      onChunk: (chunk) => void this.events.push(chunk.type),
+    const { thread: threadId, persistence = true } = options;
+    const url = `${options.url}/api/tanstack`;
+    this.ours =
+      options.ours &&
+      strandlineConnection({
+        url,
+        threadId,
+        retry: QUICK,
+        onStatus: (status) => void this.network.push(status),
+        ...options.ours,
+      });
+    const shared = {
+      connection: this.ours ?? fetchServerSentEvents(url, { reconnect: { delayMs: options.delayMs ?? 5 } }),
+      threadId,
+      onError: (error: Error) => void this.errors.push(error),
+      onStatusChange: (status: ChatClientState) => void this.statuses.push(status),
+      onChunk: (chunk: StreamChunk) => void this.events.push(chunk.type),
+      onCustomEvent: (name: string, value: unknown) =>
+        void this.customs.push({ name, value: value as Record<string, unknown> }),
       onMessagesChange: () => void this.texts.push(this.text),
-    });
+    };
+    const history = options.pageSize === undefined ? {} : { history: { pageSize: options.pageSize } };
+    this.chat = new ChatClient(persistence ? { ...shared, persistence, ...history } : shared);
   }
 
   /** What a page does when it is shown: load the conversation, and join what is being written. */
   static opened(options: TanStackOptions): TanStackPage {
     const page = new TanStackPage(options);
+    page.chat.attach();
+    return page;
+  }
+
+  /** With our connection and `live`, in the order of React's `useChat` (@tanstack/ai-react@0.27.3). */
+  static live(options: TanStackOptions): TanStackPage {
+    const page = new TanStackPage({ ours: {}, ...options });
+    page.chat.subscribe();
     page.chat.attach();
     return page;
   }
@@ -108,6 +150,37 @@ export const plainOf = (messages: readonly UIMessage[]): Plain[] =>
     (name, value: unknown) =>
       name === "arguments" && typeof value === "string" && value !== "" ? JSON.parse(value) : value,
   ) as Plain[];
+
+/** Resolves when the page has nothing more to do. */
+export const idle = (page: TanStackPage): Promise<unknown> =>
+  eventually(
+    "the page is idle",
+    () =>
+      page.chat.getStatus() !== "streaming" && !page.chat.getIsLoading() && !page.chat.getSessionGenerating(),
+  );
+
+/** What these live pages show is what the server has, and what a page that is loaded now shows. */
+export async function agrees(server: TestServer, ...pages: TanStackPage[]): Promise<void> {
+  const { thread } = (pages[0] as TanStackPage).options;
+  await server.settled(thread);
+  const { messages, activeRun } = await hydrated(server.url, thread);
+  expect(activeRun).toBeNull();
+  for (const page of pages) {
+    await eventually("the page is up to date", () => page.messages.at(-1)?.id === messages.at(-1)?.id);
+    await idle(page);
+    await eventually(
+      "the page agrees",
+      () => isDeepStrictEqual(plainOf(page.messages), plainOf(messages)),
+      3_000,
+    )
+      // Shown with its difference.
+      .catch(() => expect(plainOf(page.messages)).toEqual(plainOf(messages)));
+  }
+  const again = TanStackPage.opened({ url: server.url, thread });
+  await eventually("the page has loaded", () => again.messages.length === messages.length);
+  expect(plainOf(again.messages)).toEqual(plainOf(messages));
+  again.close();
+}
 
 /** `GET ?threadId=`: what a page that is loaded now is given. */
 export async function hydrated(url: string, thread: string, query = "") {

@@ -38,6 +38,9 @@ export function openPage() {
       document.visibilityState = isVisible ? "visible" : "hidden";
       document.dispatchEvent(new Event("visibilitychange"));
     },
+    left() {
+      window.dispatchEvent(new Event("pagehide"));
+    },
     restored() {
       window.dispatchEvent(new Event("pageshow"));
     },

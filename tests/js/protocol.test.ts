@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import * as strandline from "strandline";
 import * as aiSdk from "strandline/ai-sdk";
+import * as overSessions from "strandline/ai-sdk/sessions";
 import { describe, expect, test } from "vitest";
 import { stopUrl, streamUrl } from "../../js-adapter/src/protocol.js";
 
@@ -20,7 +21,10 @@ test("little is exported", () => {
     "StrandlineProtocolError",
     "StrandlineResyncError",
   ];
-  expect(Object.keys(strandline).sort()).toEqual([...errors, "VERSION"].sort());
+  expect(Object.keys(strandline).sort()).toEqual(
+    [...errors, "VERSION", "createSessions", "reportVisibility"].sort(),
+  );
+  expect(Object.keys(overSessions)).toEqual(["sessionTransport"]);
   expect(Object.keys(aiSdk).sort()).toEqual([...errors, "strandlineTransport"].sort());
 });
 

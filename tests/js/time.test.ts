@@ -1,10 +1,10 @@
 /** When it tries again, when it gives up, and what the page has to do with it. */
-import { StrandlineGaveUpError } from "strandline";
+import { reportVisibility, StrandlineGaveUpError } from "strandline";
 import type { StrandlineTransportOptions } from "strandline/ai-sdk";
 import { describe, expect, test } from "vitest";
 import { frame, reply } from "./fake-server.js";
 import { openPage } from "./page.js";
-import { createWorld, read, settle, submit, until } from "./support.js";
+import { createGate, createWorld, read, settle, submit, until } from "./support.js";
 
 const world = createWorld();
 const last = () => world.statuses.at(-1) ?? "";
@@ -293,11 +293,68 @@ describe("the page", () => {
     expect(world.server.count("GET")).toBe(0);
   });
 
+  test("that is hidden for long lets go of its connection, and has the whole reply when it is back", async () => {
+    const page = openPage();
+    const { reading } = await talking({ hiddenMs: 60_000, stallAfterMs: 1e9 });
+    page.visible(false);
+    world.clock.advance(59_999);
+    await settle();
+    expect(world.server.open.size).toBe(1);
+    world.clock.advance(1);
+    await until(() => last() === "waiting:hidden" && world.server.open.size === 0);
+    finish();
+    world.clock.advance(3_600_000);
+    await settle();
+    expect(world.server.count("GET")).toBe(0);
+    page.visible(true);
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+    expect(world.server.count("GET")).toBe(1);
+  });
+
+  test("that was hidden from the start is no other", async () => {
+    const page = openPage();
+    page.visible(false);
+    const { reading } = await talking({ hiddenMs: 1_000 });
+    world.clock.advance(1_000);
+    await until(() => world.server.open.size === 0);
+    finish();
+    page.visible(true);
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+  });
+
+  test("that is left for the back/forward cache has no connection, and reads on when it comes back", async () => {
+    const page = openPage();
+    const { reading } = await talking();
+    page.left();
+    await until(() => world.server.open.size === 0);
+    finish();
+    await settle();
+    page.restored();
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+  });
+
+  test("that is hidden when the answer comes reads it when it is back", async () => {
+    const page = openPage();
+    world.server.script = (run) => reply(run.messageId);
+    const { gate, release } = createGate();
+    world.server.fault("POST", { gate });
+    const transport = world.transport({ clock: world.clock, hiddenMs: 1_000 });
+    const sent = transport.sendMessages(submit());
+    page.visible(false);
+    world.clock.advance(1_000);
+    release();
+    const reading = read(await sent);
+    await until(() => last() === "waiting:hidden");
+    page.visible(true);
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+    expect(world.server.runs.length).toBe(1);
+  });
+
   test("is listened to only while a stream is open", async () => {
     const page = openPage();
     const { transport, reading } = await talking();
     const second = read((await transport.reconnectToStream({ chatId: "c1" })) as ReadableStream);
-    expect(page.listening).toBe(4);
+    expect(page.listening).toBe(7);
     finish();
     await Promise.all([reading.end, second.end]);
     expect(page.listening).toBe(0);
@@ -322,4 +379,17 @@ test("a frame is understood as what it is", async () => {
   const { chunks, error } = await read(await world.transport().sendMessages(submit())).end;
   expect(error).toBeUndefined();
   expect(JSON.stringify(chunks[1])).toBe('{"type":"data-x","data":{"é":"é"}}');
+});
+
+// The last one: what was told stays said.
+describe("an application that has no document", () => {
+  test("tells whether somebody looks", async () => {
+    const { reading } = await talking({ hiddenMs: 1_000 });
+    reportVisibility(false);
+    world.clock.advance(1_000);
+    await until(() => world.server.open.size === 0);
+    finish();
+    reportVisibility(true);
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+  });
 });

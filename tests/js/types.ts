@@ -5,8 +5,9 @@
 import type * as ai5 from "ai5";
 import type * as ai6 from "ai6";
 import type * as ai7 from "ai7";
-import { StrandlineError, type StrandlineErrorCode } from "strandline";
+import { createSessions, type SessionView, StrandlineError, type StrandlineErrorCode } from "strandline";
 import { type StopResult, strandlineTransport } from "strandline/ai-sdk";
+import { sessionTransport } from "strandline/ai-sdk/sessions";
 
 interface Metadata {
   model: string;
@@ -22,6 +23,15 @@ export const forTyped5: ai5.ChatTransport<ai5.UIMessage<Metadata, Data>> = trans
 export const forTyped6: ai6.ChatTransport<ai6.UIMessage<Metadata, Data>> = transport;
 export const forTyped7: ai7.ChatTransport<ai7.UIMessage<Metadata, Data>> = transport;
 export const initial7: ai7.ChatInit<ai7.UIMessage> = { transport, id: "c1" };
+
+const sessions = createSessions({ storage: sessionStorage, device: "phone", headers: () => ({ a: "b" }) });
+const shared = sessionTransport({ sessions });
+export const shared5: ai5.ChatTransport<ai5.UIMessage> = shared;
+export const shared6: ai6.ChatTransport<ai6.UIMessage<Metadata, Data>> = shared;
+export const shared7: ai7.ChatTransport<ai7.UIMessage<Metadata, Data>> = shared;
+export const view: SessionView = sessions.open("c1").getSnapshot();
+// @ts-expect-error what is shown is not changed in place
+view.messages.push({ id: "m", role: "user", parts: [] });
 
 export const stopped: Promise<StopResult> = transport.stop("c1", { reason: "enough" });
 export const dropped: boolean = transport.drop("c1");

@@ -69,13 +69,13 @@ def log_of(
 
 
 def frames_of(log: Log) -> list[tuple[int, tuple[bytes, ...]]]:
-    encoder = Encoder(THREAD)
+    encoder = Encoder(THREAD, str)
     return [(seq, encoder.frames(EPOCH, seq, event)) for seq, event in log]
 
 
 def whole(log: Log) -> list[bytes]:
     """What a reader is sent that comes at the end."""
-    encoder, sent = Encoder(THREAD), []
+    encoder, sent = Encoder(THREAD, str), []
     for seq, event in log:
         frames = encoder.frames(EPOCH, seq, event)
         if frames and frames[-1] is RESYNC_FRAME:

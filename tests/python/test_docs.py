@@ -36,9 +36,12 @@ def test_the_exception_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn | {"StrandlineError"} == defined
 
 
-@pytest.mark.parametrize(
-    "page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name
-)
+PAGES = [
+    path for where in ("*.md", "docs/**/*.md", "examples/*.md", "examples/*/*.md") for path in sorted(ROOT.glob(where))
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_relative_link_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if not target.startswith(("http:", "https:")):

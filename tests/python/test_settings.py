@@ -38,6 +38,8 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "max_sessions_listed": 200,
         "max_readers_per_session": 64,
         "max_readers": 10000,
+        "reader_memory": 300.0,
+        "max_stream_age": 3600.0,
         "send_timeout": 30.0,
         "stop_memory": 60.0,
         "stop_memory_limit": 1000,

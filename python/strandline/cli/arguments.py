@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from strandline.cli import database, demonstration, following, remote, serve
+from strandline.cli import database, demonstration, doctor, following, remote, serve
 from strandline.cli.exits import MEANINGS
 from strandline.cli.serving import LEVELS
 
@@ -30,6 +31,7 @@ examples:
   strandline show SESSION --db chat.db           one conversation, also while it is written
   strandline tail SESSION                        follow a conversation on a running server
   strandline stop SESSION                        stop the reply that is running
+  strandline doctor https://host/api             does what stands before the server let streams through?
 
 {_EXIT_CODES}
 
@@ -73,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     _show(command)
     _tail(command)
     _stop(command)
+    _doctor(command)
     _new_epoch(command)
     return top
 
@@ -182,6 +185,46 @@ def _stop(command: Any) -> None:
     _json(made, "the server's answer as one JSON object")
 
 
+def _doctor(command: Any) -> None:
+    made = command(
+        "doctor",
+        doctor.doctor,
+        "Measure what stands between a client and a server.\n\n"
+        "Run it where your users are, against the public address. It measures buffering, compression, headers that\n"
+        "get lost, resuming, idle timeouts and body sizes, and says which setting to change. It takes about\n"
+        "25 seconds and touches no session.",
+        "  strandline doctor https://chat.example.com/api\n"
+        "  strandline doctor https://chat.example.com/api --token $TOKEN --origin https://app.example.com\n"
+        '  strandline doctor http://127.0.0.1:8000/api --header "Cookie: session=..." --quiet-for 120 --json',
+    )
+    made.add_argument("url", metavar="URL", help="the server's API, as browsers reach it: https://host/api")
+    made.add_argument(
+        "--header",
+        action="append",
+        type=_header,
+        default=[],
+        metavar="'NAME: VALUE'",
+        help="send this header with every request; may be repeated",
+    )
+    _token(made)
+    made.add_argument("--origin", help="also ask whether pages of this origin may use it (CORS): https://app.example")
+    made.add_argument(
+        "--quiet-for",
+        type=_quiet,
+        default=0.0,
+        metavar="SECONDS",
+        help="also find out whether a connection without a single byte is cut within so long, at most 300",
+    )
+    made.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long to wait for anything that is due (default: %(default)g)",
+    )
+    _json(made, "one JSON object")
+
+
 def _new_epoch(command: Any) -> None:
     made = command(
         "new-epoch",
@@ -201,6 +244,10 @@ def _database(made: argparse.ArgumentParser) -> None:
 
 def _server(made: argparse.ArgumentParser) -> None:
     made.add_argument("--url", default=DEFAULT_URL, help="the server's API (default: %(default)s)")
+    _token(made)
+
+
+def _token(made: argparse.ArgumentParser) -> None:
     made.add_argument("--token", help=f"bearer token; better in the environment variable {remote.TOKEN_VARIABLE}")
 
 
@@ -231,3 +278,17 @@ def _seconds(text: str) -> float:
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return number
+
+
+def _quiet(text: str) -> float:
+    number = _seconds(text)
+    if number > 300:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than 300 seconds")
+    return number
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, _, value = text.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name) or not value.isascii() or not value.strip().isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a header; write 'Name: value'")
+    return name, value.strip()

@@ -7,6 +7,7 @@ NEGATIVE = 1
 USAGE = 2
 REFUSED = 3
 UNREACHABLE = 4
+UNFIT = 5
 DEFECT = 70
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -17,6 +18,7 @@ MEANINGS = {
     USAGE: "the command was not written correctly",
     REFUSED: "refused: the database file, the port, the application or the sign-in does not allow it",
     UNREACHABLE: "no Strandline server can be reached there",
+    UNFIT: "`doctor` found something on the way to the server that breaks streams",
     INTERRUPTED: "ended with Ctrl-C",
 }
 

@@ -1,4 +1,4 @@
-"""``strandline tail``: a session as it happens, over drops and restarts of the server (PROTOCOL §8.3)."""
+"""``strandline tail``: a session as it happens, over drops and restarts of the server (PROTOCOL §8.8)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 from httpx_sse import EventSource
 
 from strandline.cli import terminal, transcript
-from strandline.cli.exits import UNREACHABLE, Failure
+from strandline.cli.exits import NEGATIVE, UNREACHABLE, Failure
 from strandline.cli.remote import TryAgain, connect, refusal, unreachable
 from strandline.core.ids import check_id
 
@@ -24,7 +24,8 @@ _STEADY = 5.0
 
 
 def tail(args: Namespace) -> int:
-    """Follow a session until Ctrl-C. Raises Failure when the server refuses, or stays away for ``--give-up``."""
+    """Follow a session until Ctrl-C. Raises Failure when it is deleted, and when the server refuses, or stays away for
+    ``--give-up``."""
     path = f"sessions/{check_id(args.session, 'SESSION')}/events"
     show: Callable[[str, dict[str, Any]], None] = _as_json if args.json else _Page(resumed=args.after is not None).show
     with connect(args) as client:
@@ -84,6 +85,8 @@ class _Line:
                 if frame.get("type") != "readers" and event.id:
                     self._cursor, self.moved = event.id, True
                 show(self._cursor or "", frame)
+                if frame.get("type") == "session-deleted":
+                    raise Failure("The session was deleted.", NEGATIVE)
 
     def back_to_work(self) -> None:
         """The last connection was a good one: count from here."""

@@ -30,14 +30,14 @@ class TryAgain(Failure):
 
 
 def connect(args: Namespace) -> httpx.Client:
-    """A client for ``--url``, with the token of ``--token`` or of the environment."""
+    """A client for the API at ``args.url``, with the token of ``--token`` or of the environment."""
     try:
         url = httpx.URL(args.url)
     except httpx.InvalidURL as error:
-        raise Failure(f"--url {args.url}: {error}", USAGE) from error
+        raise Failure(f"{args.url!r} is not a URL: {error}", USAGE) from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise Failure(f"--url must look like http://127.0.0.1:8000/api, not {args.url!r}", USAGE)
-    headers = {"Strandline-Client": f"cli/{version('strandline')}"}
+        raise Failure(f"The URL of the API must look like http://127.0.0.1:8000/api, not {args.url!r}", USAGE)
+    headers = {"Strandline-Client": f"cli/{version('strandline')}; ai=7"}
     token = args.token or os.environ.get(TOKEN_VARIABLE)
     if token:
         if not token.isascii() or not token.isprintable():
@@ -49,6 +49,7 @@ def connect(args: Namespace) -> httpx.Client:
         timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
         # A proxy of the environment is not meant for this machine, and the open mode refuses what comes through one.
         trust_env=not is_loopback(url.host),
+        verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE, also for this machine
     )
 
 

@@ -12,14 +12,14 @@ came in, which is what makes a cursor mean something.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
 from strandline.codecs.ag_ui_chunks import Events, Translator, recap
 from strandline.codecs.ai_sdk import LOST_TEXT
-from strandline.core.events import Appended, Event, MessageReset, RunEnded, RunQueued
+from strandline.core.events import Appended, Event, MessageCreated, MessageReset, RunEnded, RunQueued
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.partial_json import ABSENT
@@ -27,6 +27,9 @@ from strandline.core.records import RunRecord
 from strandline.core.run import Status
 
 PROTOCOL_VERSION = "1.0"
+
+WireId = Callable[[str], str]
+"""The id that the wire knows a message version by: for ``parent``, which the log names by its version."""
 
 _USAGE = ("inputTokens", "outputTokens", "totalTokens", "reasoningTokens", "cachedInputTokens", "cacheWriteInputTokens")
 _FINISH_REASONS = {"length": "length", "content-filter": "content_filter"}
@@ -49,16 +52,16 @@ RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open s
 
 
 class Encoder:
-    """The frames of one run. Give it every event of the run, in order, once.
+    """The frames of one run of the session ``thread``. Give it every event of the run, in order, once.
 
     ``recap``: after an event that ends open streams (``RESYNC_FRAME`` is its last frame), the events that say the whole
     message up to and including it; else None.
     """
 
-    def __init__(self, thread: str) -> None:
+    def __init__(self, thread: str, wire_id: WireId) -> None:
         self._thread = thread
-        self._run = ""
-        self._parent_run: str | None = None
+        self._wire_id = wire_id
+        self._started: dict[str, Any] = {}
         self._translator = Translator("")
         self.recap: Events | None = None
 
@@ -73,9 +76,9 @@ class Encoder:
     def _events(self, event: Event) -> tuple[Events, bool]:
         match event:
             case RunQueued():
-                self._run, self._parent_run = event.run, event.parent_run
                 self._translator = Translator(event.message_id)
-                return [self._started()], False
+                self._started = started(self._thread, event, self._wire_id)
+                return [self._started], False
             case Appended(chunks=chunks):
                 return self._appended(chunks)
             case MessageReset(message_id=message_id):
@@ -104,16 +107,34 @@ class Encoder:
 
     def _renew(self) -> None:
         self._translator, said = self._translator.renewed()
-        self.recap = [self._started(), *said]
-
-    def _started(self) -> dict[str, Any]:
-        return started(self._thread, self._run, self._parent_run)
+        self.recap = [self._started, *said]
 
 
-def started(thread: str, run: str, parent_run: str | None) -> dict[str, Any]:
-    """The first event of every run."""
-    event = {"type": "RUN_STARTED", "threadId": thread, "runId": run, "protocolVersion": PROTOCOL_VERSION}
-    return event if parent_run is None else {**event, "parentRunId": parent_run}
+def started(thread: str, run: RunQueued | RunRecord, wire_id: WireId) -> dict[str, Any]:
+    """The first event of every run: with the message that it answers and the one that it writes (PROTOCOL §11.10)."""
+    event = {"type": "RUN_STARTED", "threadId": thread, "runId": run.run if isinstance(run, RunQueued) else run.id}
+    if run.parent_run is not None:
+        event["parentRunId"] = run.parent_run
+    place = {"parent": _named(run.parent, wire_id), "message": run.message_id}
+    return {**event, "protocolVersion": PROTOCOL_VERSION, "metadata": {"strandline": place}}
+
+
+def message_frames(epoch: str, seq: int, event: MessageCreated, wire_id: WireId) -> tuple[bytes, ...]:
+    """A whole message on the live thread (PROTOCOL §11.10): its text, and its parts where the text is not all of it."""
+    place: dict[str, Any] = {"parent": _named(event.parent, wire_id)}
+    texts = [str(part.get("text", "")) for part in event.parts if part["type"] == "text"]
+    if len(texts) != 1 or len(event.parts) != 1 or event.metadata is not None:
+        place["parts"] = event.parts
+    start = {"type": "TEXT_MESSAGE_START", "messageId": event.message_id, "role": event.role}
+    said: Events = [{**start, "metadata": {"strandline": place}}]
+    if any(texts):
+        said.append({"type": "TEXT_MESSAGE_CONTENT", "messageId": event.message_id, "delta": "".join(texts)})
+    said.append({"type": "TEXT_MESSAGE_END", "messageId": event.message_id})
+    return tuple(frame(each, Cursor(epoch, seq, number)) for number, each in enumerate(said, 1))
+
+
+def _named(version: str | None, wire_id: WireId) -> str | None:
+    return None if version is None else wire_id(version)
 
 
 def terminal(thread: str, end: RunEnded | RunRecord, translator: Translator) -> dict[str, Any]:
@@ -151,11 +172,11 @@ def recapped(events: Events, cursor: Cursor | None) -> bytes:
     return b"".join(frame(each, cursor if index == last else None) for index, each in enumerate(events))
 
 
-def finished(thread: str, run: RunRecord, fold: FoldState, epoch: str) -> bytes:
+def finished(thread: str, run: RunRecord, fold: FoldState, epoch: str, wire_id: WireId) -> bytes:
     """An ended run whose events are no longer in the log, from what is stored: the whole message, then its end."""
     translator, said = recap(run.message_id, fold)
     said += translator.finish()
-    events = [started(thread, run.id, run.parent_run), *said, terminal(thread, run, translator)]
+    events = [started(thread, run, wire_id), *said, terminal(thread, run, translator)]
     return recapped(events, Cursor(epoch, run.last_seq or run.first_seq, 1))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from strandline.codecs.ag_ui_names import DENIED, bubble_id, call_id, error_text, json_text, reasoning_id, result_text
 from strandline.core.chunks import DATA_PREFIX
 from strandline.core.message import FoldState
+from strandline.core.metadata import changed
 from strandline.core.partial_json import ABSENT
 from strandline.core.parts import Text, Tool, is_step
 
@@ -154,10 +155,14 @@ class Translator:
             return []
         if not isinstance(metadata, dict):
             return self._custom({"type": "message-metadata", "messageMetadata": metadata})
+        said = changed(self.fold.metadata, metadata)
+        if self._bubbles > 1:  # history has it in the first
+            start = {"type": "TEXT_MESSAGE_START", "messageId": self.message_id, "role": "assistant"}
+            return [{**start, "metadata": said}, {"type": "TEXT_MESSAGE_END", "messageId": self.message_id}]
         if self._open:
             self._looked_at()
-            return [{"type": "TEXT_MESSAGE_CONTENT", "messageId": self._bubble, "delta": "", "metadata": metadata}]
-        return [*self._start_text(metadata=metadata), *self._end_text()]
+            return [{"type": "TEXT_MESSAGE_CONTENT", "messageId": self._bubble, "delta": "", "metadata": said}]
+        return [*self._start_text(metadata=said), *self._end_text()]
 
     # ------------------------------------------------------------------ reasoning and steps
 

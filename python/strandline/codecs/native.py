@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 
+from strandline.codecs.filters import Filter
 from strandline.codecs.sse import frame
 from strandline.core.events import Appended, Event, frames_in, from_plain, to_plain
 from strandline.core.offset import Cursor
@@ -22,14 +25,20 @@ def decode(line: bytes) -> Event:
 def frames(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
     """The feed's frames of an event: always one. Its cursor is the one that the AI SDK wire ends the event with,
     so that the two can be compared."""
-    return (frame({**to_plain(event), "seq": seq}, str(Cursor(epoch, seq, frames_in(event)))),)
+    return (frame({**to_plain(event), "seq": seq}, str(end(epoch, seq, event))),)
 
 
-def rest(epoch: str, seq: int, event: Event, seen: int) -> tuple[bytes, ...]:
-    """The feed's frame of what is left of an event after its first ``seen`` chunks; none when nothing is."""
-    if not seen:
-        return frames(epoch, seq, event)
-    if not isinstance(event, Appended) or seen >= len(event.chunks):
-        return ()
-    data = {**to_plain(event), "chunks": event.chunks[seen:], "seq": seq}
-    return (frame(data, str(Cursor(epoch, seq, len(event.chunks)))),)
+def filtered(epoch: str, seq: int, event: Event, wanted: Filter, seen: int = 0) -> tuple[bytes, ...]:
+    """The same for a reader that wants less, or has seen the first ``seen`` chunks; none when nothing is left."""
+    left = event
+    if seen:
+        if not isinstance(event, Appended) or seen >= len(event.chunks):
+            return ()
+        left = replace(event, chunks=event.chunks[seen:])
+    plain = wanted.plain(left)
+    return () if plain is None else (frame({**plain, "seq": seq}, str(end(epoch, seq, event))),)
+
+
+def end(epoch: str, seq: int, event: Event) -> Cursor:
+    """The place after all of an event."""
+    return Cursor(epoch, seq, frames_in(event))

@@ -104,7 +104,17 @@ class RunEnded:
     usage: Mapping[str, Any] | None = None
 
 
-Event = MessageCreated | RunQueued | RunStarted | Appended | MessageReset | StopRequested | RunEnded
+@dataclass(frozen=True, slots=True)
+class SessionChanged:
+    """The session was created by itself, renamed or archived (PROTOCOL §8.2, §8.3): the new values of both fields."""
+
+    at: int
+    by: str
+    title: str | None
+    archived: bool
+
+
+Event = MessageCreated | RunQueued | RunStarted | Appended | MessageReset | StopRequested | RunEnded | SessionChanged
 
 KINDS: dict[str, type[Event]] = {
     "message-created": MessageCreated,
@@ -114,13 +124,14 @@ KINDS: dict[str, type[Event]] = {
     "message-reset": MessageReset,
     "stop-requested": StopRequested,
     "run-ended": RunEnded,
+    "session-changed": SessionChanged,
 }
 _NAMES: dict[type[Event], str] = {cls: name for name, cls in KINDS.items()}
 
 
 def run_of(event: Event) -> str | None:
     """The run that an event belongs to, or None for one that belongs to the session as a whole."""
-    return None if isinstance(event, MessageCreated) else event.run
+    return None if isinstance(event, MessageCreated | SessionChanged) else event.run
 
 
 def frames_in(event: Event) -> int:
@@ -149,6 +160,8 @@ def from_plain(plain: Mapping[str, Any]) -> Event:
         fields.setdefault("parent", None)
     elif cls is RunQueued:
         fields.setdefault("parent", None)
+    elif cls is SessionChanged:
+        fields.setdefault("title", None)
     elif cls is RunEnded:
         fields["status"] = Status(fields["status"])
     return cls(**fields)

@@ -88,7 +88,7 @@ def decide(request: Request, state: SessionState, known: Mapping[str, Parts]) ->
 def _plain(request: Request, state: SessionState, known: Mapping[str, Parts]) -> Decision:
     last = request.last
     if last is None or last.role != "user":
-        return Refuse("invalid-message", "The last of `messages` must be the user message to send.")
+        return Refuse("invalid-message", "The message to send (the last of `messages`) must be a user message.")
     found = state.find(last.id)
     if found is None:
         return Start(state.record.leaf, create=last)
@@ -112,7 +112,7 @@ def _named(request: Request, message_id: str, state: SessionState, known: Mappin
         )
     last = request.last
     if last is None or last.id != message_id or last.role != "user":
-        return Refuse("invalid-message", "The last of `messages` must be the message that `messageId` names.")
+        return Refuse("invalid-message", "The message (the last of `messages`) must be the one that `messageId` names.")
     if known.get(found.version) != last.parts:
         return Start(found.parent, create=last)
     newest = _newest(state, found)

@@ -25,3 +25,10 @@ def merged(base: Any, over: Any) -> Any:
             both = isinstance(below, dict) and isinstance(value, dict)
             result[key] = merged(below, value) if both else value
     return result
+
+
+def changed(base: Any, over: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ``merged(base, over)`` that ``over`` names, each with all that is in it: for clients that merge
+    the top level only."""
+    whole = merged(base, over)
+    return {name: whole[name] for name in over if name in whole}

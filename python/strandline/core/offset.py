@@ -33,6 +33,10 @@ class Cursor:
     seq: int
     frame: int
 
+    def covers(self, other: Cursor) -> bool:
+        """Whether one who is here has seen all that one has seen who is at ``other``, in the same log."""
+        return self.epoch == other.epoch and (self.seq, self.frame) >= (other.seq, other.frame)
+
     def __str__(self) -> str:
         return f"{self.epoch}.{self.seq}.{self.frame}"
 

@@ -16,7 +16,8 @@ from strandline.core.run import ACTIVE, Status
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """One conversation. ``owner`` is the user that created it; ``leaf`` the newest message of the active path."""
+    """One conversation. ``owner`` is the user that created it; ``leaf`` the newest message of the active path;
+    ``archived`` says only where it is listed."""
 
     id: str
     epoch: str
@@ -26,6 +27,7 @@ class SessionRecord:
     last_seq: int
     leaf: str | None = None
     title: str | None = None
+    archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

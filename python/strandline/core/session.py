@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted
+from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted, SessionChanged
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status, may
 
@@ -153,6 +153,8 @@ class SessionState:
                     parts, metadata = contents[event.message]
                     change.messages[event.message] = replace(message, parts=parts, metadata=metadata)
                     fields["updated_at"] = event.at
+                case SessionChanged():
+                    fields |= {"title": event.title, "archived": event.archived, "updated_at": event.at}
                 case _:
                     pass
         change.record = replace(self.record, last_seq=seq, **fields)

@@ -12,7 +12,6 @@ from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
 from strandline.codecs.sse import OPENING
 from strandline.core.ids import check_id
-from strandline.core.records import RunRecord
 from strandline.core.replay import (
     NOTHING,
     Plan,
@@ -24,11 +23,13 @@ from strandline.core.replay import (
     plan_tail,
     read_cursor,
 )
-from strandline.errors import Forbidden, NotFound
+from strandline.errors import NotFound
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import ODD, caller_of, chat_request, stop_reason
-from strandline.http.problems import ProblemRoute, called_json, read_json
-from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_of
+from strandline.http.intake import ODD, caller_of, chat_request
+from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.sessions import active_plain, run_plain
+from strandline.http.stopping import stop_answer
+from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import KEY_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
 from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import paid
@@ -59,7 +60,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         counted: bool = True,
     ) -> Response:
         shim, major = client_of(request, settings.ai_sdk_version)
-        reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now())
+        reader = reader_of(request, identity, "ai-sdk", service.clock.mint("reader"), service.clock.now(), plan.run)
+        if isinstance(plan, Tail):
+            reader.present(plan.cursor)
         run = session.state.runs[plan.run]
 
         def settle(how: Settled) -> None:
@@ -80,23 +83,23 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.post("")
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
+        reader_name(request)
         chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER))
-        session = await service.sessions.find(chat_id)
-        if session is None or allows(identity, session.state.record, Action.SUBMIT):
+        found = await service.sessions.find(chat_id)
+        if found is None or allows(identity, found.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.
             service.sessions.admit_reader(chat_id)
-        before = session.state.record.last_seq if session is not None else 0
-        run = await service.sessions.submit(
+        before = found.state.record.last_seq if found is not None else 0
+        session, run = await service.sessions.submit(
             chat_id,
             asked,
             caller_of(identity, rest),
             agent_name(),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
-        session = await service.sessions.find(chat_id)
-        assert session is not None
         # A run that this request has started is shown to it, also where another reader has been quicker.
-        return stream(request, identity, session, Whole(run.id), counted=run.first_seq <= before)
+        counted = session is found and run.first_seq <= before
+        return stream(request, identity, session, Whole(run.id), counted=counted)
 
     @routes.get("/{chat_id:anything}/stream")
     async def resume(chat_id: str, request: Request, identity: Identity = who) -> Response:
@@ -138,22 +141,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
 
     @routes.post("/{chat_id:anything}/stop")
     async def stop(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
-        check_id(chat_id, "id")
-        if request.headers.get("sec-fetch-site") == "cross-site" and not called_json(request):
-            # A request that a browser sends for any page without asking first; with JSON it would ask (CORS).
-            raise Forbidden("Send a stop from another site as JSON.", code="cross-site")
-        body = await read_json(request, settings.max_body, optional=True)
-        named = {name: check_id(body[name], name) for name in ("run", "messageId", "key") if body.get(name) is not None}
-        answer = await service.sessions.stop(
-            chat_id,
-            caller_of(identity, {}),
-            lambda record: allows(identity, record, Action.STOP),
-            run=named.get("run"),
-            message_id=named.get("messageId"),
-            key=named.get("key"),
-            reason=stop_reason(body),
-        )
-        return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
+        return await stop_answer(service, request, chat_id, identity, allows)
 
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
@@ -165,9 +153,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return JSONResponse(
             {
                 "messages": [ui_message(message) for message in history.messages],
-                "activeRun": active
-                and {"id": active.id, "messageId": active.message_id, "status": active.status.value},
-                "cursor": str(history.cursor) if history.cursor is not None else None,
+                "activeRun": active_plain(active),
+                "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
             },
             headers={"Cache-Control": "no-store"},
@@ -181,12 +168,6 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
     return routes
-
-
-def run_plain(run: RunRecord) -> dict[str, Any]:
-    """How a run ended, as the history answer tells it."""
-    plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
-    return {**plain, "error": run.error} if run.error is not None else plain
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

@@ -19,7 +19,7 @@ from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, sessions, tanstack
+from strandline.http import ai_sdk, doctor, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -143,13 +143,17 @@ class Strandline:
     def _router(self) -> APIRouter:
         identify = identity_dependency(self.auth)
         routes = APIRouter(lifespan=self.lifespan)
-        routes.include_router(sessions.router(self.service, identify, self._allows), prefix="/sessions")
+        routes.include_router(
+            sessions.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/sessions"
+        )
+        routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(
             ai_sdk.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/chat"
         )
         routes.include_router(
             tanstack.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/tanstack"
         )
+        routes.include_router(doctor.router(self.service, identify), prefix="/doctor")
 
         @routes.get("/health", include_in_schema=False)
         async def health() -> JSONResponse:

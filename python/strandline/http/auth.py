@@ -30,12 +30,16 @@ DEVICE_QUERY = "device"
 
 
 class Action(StrEnum):
-    """What somebody wants to do with a session (LIST: with the list of their sessions)."""
+    """What somebody wants to do with a session (LIST: with the list of their sessions).
+
+    MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT."""
 
     READ = "read"
     SUBMIT = "submit"
     STOP = "stop"
     LIST = "list"
+    MANAGE = "manage"
+    DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,13 @@ from strandline.http.wire import (
     DEVICE_HEADER,
     KEY_HEADER,
     MESSAGE_HEADER,
+    PREFER_HEADER,
+    READER_HEADER,
     REPLAY_HEADER,
     RUN_HEADER,
 )
 
-METHODS = ("GET", "POST")
+METHODS = ("GET", "POST", "PATCH", "DELETE")
 REQUEST_HEADERS = (
     "Authorization",
     "Content-Type",
@@ -33,6 +35,8 @@ REQUEST_HEADERS = (
     CURSOR_HEADER,
     CLIENT_HEADER,
     DEVICE_HEADER,
+    READER_HEADER,
+    PREFER_HEADER,
     "X-Run-Id",
 )
 EXPOSED_HEADERS = (

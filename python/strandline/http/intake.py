@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 from starlette.convertors import PathConvertor, register_url_convertor
+from starlette.requests import Request as HTTPRequest
 
 from strandline.core.chunks import complaint
 from strandline.core.ids import check_id
@@ -14,6 +16,7 @@ from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
 from strandline.http.wire import KEY_HEADER
 from strandline.runtime.live import Caller
+from strandline.runtime.managing import Changes
 
 
 class _Anything(PathConvertor):
@@ -29,18 +32,15 @@ ODD = ("HEAD", "OPTIONS", "TRACE")
 
 MAX_PARTS = 100
 MAX_REASON = 200
+MAX_TITLE = 200
+_FORBIDDEN_IN_TITLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _OWN = frozenset({"id", "messages", "trigger", "messageId"})
 
 
 def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request, dict[str, Any]]:
     """The session id, the request, and everything else in the body. Raises Unprocessable or InvalidId."""
     chat_id = check_id(body.get("id"), "id")
-    trigger = body.get("trigger", SUBMIT)
-    if trigger not in (SUBMIT, REGENERATE):
-        raise Unprocessable(f"`trigger` must be {SUBMIT!r} or {REGENERATE!r}.", code="invalid-request")
-    message_id = body.get("messageId")
-    if message_id is not None:
-        check_id(message_id, "messageId")
+    trigger, message_id = _asked(body)
     messages = body.get("messages")
     if not isinstance(messages, list):
         raise Unprocessable("`messages` must be a list of UIMessages.", code="invalid-request")
@@ -49,6 +49,64 @@ def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request
         check_id(key, KEY_HEADER)
     rest = {name: value for name, value in body.items() if name not in _OWN}
     return chat_id, Request(trigger, message_id, last, key), rest
+
+
+def session_request(body: Mapping[str, Any], key: str | None) -> tuple[Request, Mapping[str, Any]]:
+    """The request that is posted to a session (PROTOCOL §8.7), and the `body` that the agent sees. Raises Unprocessable
+    or InvalidId."""
+    trigger, message_id = _asked(body)
+    message, along = body.get("message"), body.get("body")
+    if message is None and trigger == SUBMIT:
+        raise Unprocessable(f"`message` must be the message to send with {SUBMIT!r}.", code="invalid-message")
+    if not isinstance(along, Mapping | None):
+        raise Unprocessable("`body` must be an object.", code="invalid-request")
+    if key is not None:
+        check_id(key, KEY_HEADER)
+    last = incoming(message) if message is not None else None
+    return Request(trigger, message_id, last, key), along or {}
+
+
+def _asked(body: Mapping[str, Any]) -> tuple[str, str | None]:
+    """`trigger` and `messageId`."""
+    trigger, message_id = body.get("trigger"), body.get("messageId")
+    if trigger not in (None, SUBMIT, REGENERATE):
+        raise Unprocessable(f"`trigger` must be {SUBMIT!r} or {REGENERATE!r}.", code="invalid-request")
+    return trigger or SUBMIT, check_id(message_id, "messageId") if message_id is not None else None
+
+
+def changes_in(body: Mapping[str, Any]) -> Changes:
+    """What a session is to become (PROTOCOL §8.3). Raises Unprocessable."""
+    for name in body:
+        if name not in ("title", "archived"):
+            raise Unprocessable("Only `title` and `archived` of a session can be changed.", code="invalid-request")
+    if not isinstance(archived := body.get("archived"), bool | None):
+        raise Unprocessable("`archived` must be true or false.", code="invalid-request")
+    return Changes((title_in(body["title"]),) if "title" in body else None, archived)
+
+
+def title_in(title: Any) -> str | None:
+    """A title that a client gives; one of nothing but space is none. Raises Unprocessable.
+
+    Not ``isprintable``: that forbids the joiners of Persian, Hindi and emoji, and the space of Japanese."""
+    if title is None:
+        return None
+    if not isinstance(title, str) or len(title) > MAX_TITLE or not _FORBIDDEN_IN_TITLE.isdisjoint(map(category, title)):
+        raise Unprocessable(
+            f"`title` must be one line of at most {MAX_TITLE} characters without control characters.",
+            code="invalid-request",
+        )
+    return title.strip() or None
+
+
+def limit_of(request: HTTPRequest, default: int, most: int) -> int:
+    """The query's `limit`: a whole number from 1; a larger one than ``most`` counts as that. Raises Unprocessable."""
+    text = request.query_params.get("limit")
+    if text is None:
+        return min(default, most)
+    number = int(text[:10]) if text.isascii() and text.isdecimal() else 0
+    if number < 1:
+        raise Unprocessable("`limit` must be a whole number from 1.", code="invalid-request")
+    return min(number, most)
 
 
 def incoming(message: Any, *, trusted: bool = False) -> Incoming:

@@ -117,7 +117,7 @@ async def read_json(request: Request, limit: int, *, optional: bool = False) -> 
     """
     if not called_json(request) and not optional:
         raise _not_json(_media_type(request))
-    body = await _read(request, limit)
+    body = await read_body(request, limit)
     if not body and optional:
         return {}
     if not called_json(request):
@@ -137,7 +137,8 @@ def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read at most ``limit`` bytes, whatever they are. Raises BodyTooLarge and BadRequest as ``read_json`` does."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit)

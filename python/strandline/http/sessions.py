@@ -1,7 +1,9 @@
-"""The session wire over HTTP (PROTOCOL §8): lists, one session, and its feed."""
+"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, messages, send, stop."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable
 from typing import Any
 
@@ -9,120 +11,187 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
-from strandline.core.events import frames_in
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord, SessionRecord
-from strandline.core.replay import read_cursor
-from strandline.errors import Forbidden, NotFound
+from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import ODD
-from strandline.http.problems import ProblemRoute
-from strandline.http.stream import Stream, cursor_of, place_for, reader_of
+from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
+from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.stopping import stop_answer
+from strandline.http.stream import query_id
+from strandline.http.wire import KEY_HEADER
+from strandline.runtime.history import page
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import event_at, native_stream
 from strandline.runtime.service import Service
+from strandline.stores.port import Place
 
-_RUNS_SHOWN = 50
+Allowed = Callable[[Identity, Any, Action], bool]
+
+MAX_MESSAGES = 1000
+_LISTED = 50
+_FRESH = {"Cache-Control": "no-store"}
+_ARCHIVED = {"false": False, "true": True, "any": None}
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Callable[..., bool]) -> APIRouter:
-    """The routes, without prefix."""
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+    """The routes, without prefix; those of ``session_feed.py`` come after them."""
     routes = APIRouter(route_class=ProblemRoute)
+    settings = service.settings
     who = Depends(identify)
 
-    async def visible(session_id: str, identity: Identity) -> LiveSession:
+    @routes.get("")
+    async def listed(request: Request, identity: Identity = who) -> JSONResponse:
+        if not allows(identity, None, Action.LIST):
+            raise Forbidden("You may not list sessions.")
+        archived = request.query_params.get("archived", "false")
+        if archived not in _ARCHIVED:
+            raise Unprocessable("`archived` must be `false`, `true` or `any`.", code="invalid-request")
+        limit = limit_of(request, _LISTED, settings.max_sessions_listed)
+        before = request.query_params.get("before")
+        loaded = {session.id: session for session in service.sessions.in_memory()}
+        found = await service.store.sessions(
+            identity.user, limit + 1, _place_in(before) if before is not None else None, archived=_ARCHIVED[archived]
+        )
+        shown, more = found[:limit], len(found) > limit
+        return JSONResponse(
+            {
+                "sessions": [
+                    session_plain(record, loaded[record.id].state.active() if record.id in loaded else [])
+                    for record in shown
+                    if allows(identity, record, Action.READ)
+                ],
+                "next": _place_text(shown[-1]) if more else None,
+            },
+            headers=_FRESH,
+        )
+
+    @routes.post("")
+    async def create(request: Request, identity: Identity = who) -> JSONResponse:
+        body = await read_json(request, settings.max_body)
+        session, new = await service.sessions.create(
+            check_id(body["id"], "id") if body.get("id") is not None else None,
+            title_in(body.get("title")),
+            caller_of(identity, {}),
+            lambda record: allows(identity, record, Action.MANAGE),
+        )
+        return _one(session, 201 if new else 200)
+
+    @routes.get("/{session_id:anything}/messages")
+    async def messages(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         session = await service.sessions.find(check_id(session_id, "id"))
         if session is None or not allows(identity, session.state.record, Action.READ):
             raise NotFound("There is no such session.")
-        return session
-
-    async def view(session: LiveSession) -> tuple[dict[str, Any], Cursor]:
-        """Everything about a session at one offset; what is being written comes from memory, the rest from the store.
-
-        The offset, the outline and the folds are taken together, without an await; stored messages do not change."""
-        state = session.state
-        cursor = session.feed.cursor(state.record.epoch)
-        writing = {live.message: (tuple(live.fold.parts()), live.fold.metadata) for live in session.live.values()}
-        path = state.path()
-        runs = list(state.runs.values())[-_RUNS_SHOWN:]
-        data = {
-            "session": _session(state.record, state.active()),
-            "runs": [_run(run) for run in runs],
-            "readers": [reader.plain() for reader in session.readers.values()],
-            "cursor": str(cursor),
-        }
-        stored = await service.store.messages(
-            session.id, [message.version for message in path if message.version not in writing]
+        before, after = query_id(request, "before"), query_id(request, "after")
+        if before is not None and after is not None:
+            raise Unprocessable("Name `before` or `after`, not both.", code="invalid-request")
+        limit = limit_of(request, _LISTED, MAX_MESSAGES)
+        found = await page(session, service.store, limit, before=before, after=after)
+        return JSONResponse(
+            {
+                "messages": [ui_message(message) for message in found.messages],
+                "versions": {
+                    each.message_id: each.version for each in found.messages if each.version != each.message_id
+                },
+                "activeRun": active_plain(found.active),
+                "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
+                "cursor": str(found.cursor),
+                "page": {"before": found.before, "after": found.after},
+            },
+            headers=_FRESH,
         )
-        contents = {message.version: message for message in stored}
-        shown = []
-        for message in path:
-            if message.version in writing:
-                parts, metadata = writing[message.version]
-                plain: dict[str, Any] = {"id": message.message_id, "role": message.role, "parts": list(parts)}
-                shown.append(plain if metadata is None else {**plain, "metadata": metadata})
-            elif message.version in contents:
-                shown.append(ui_message(contents[message.version]))
-        return {**data, "messages": shown}, cursor
 
-    @routes.get("")
-    async def listed(identity: Identity = who, limit: int = 50) -> JSONResponse:
-        if not allows(identity, None, Action.LIST):
-            raise Forbidden("You may not list sessions.")
-        loaded = service.sessions.in_memory()
-        records = await service.store.sessions(identity.user, max(1, min(limit, service.settings.max_sessions_listed)))
-        active = {session.id: session.state.active() for session in loaded}
-        shown = [_session(record, active.get(record.id, [])) for record in records]
-        return JSONResponse({"sessions": shown}, headers={"Cache-Control": "no-store"})
+    @routes.post("/{session_id:anything}/messages")
+    async def send(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        check_id(session_id, "id")
+        body = await read_json(request, settings.max_body)
+        asked, along = session_request(body, request.headers.get(KEY_HEADER))
+        session, run = await service.sessions.submit(
+            session_id,
+            asked,
+            caller_of(identity, along),
+            agent_name(),
+            lambda record: allows(identity, record, Action.SUBMIT),
+        )
+        queued = Cursor(session.state.record.epoch, run.first_seq, 1)
+        return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
 
-    @routes.get("/{session_id:anything}/events")
-    async def events(session_id: str, request: Request, identity: Identity = who) -> Response:
-        session = await visible(session_id, identity)
-        presented = cursor_of(request)
-        cursor = read_cursor(presented, session.state) if presented is not None else None
-        # A cursor that cannot be continued gets the full state, like none at all (PROTOCOL §3.4).
-        if isinstance(cursor, Cursor):
-            event = await event_at(session, service.store, cursor.seq)
-            if event is None or cursor.frame > frames_in(event):
-                cursor = None
-        else:
-            cursor = None
-        reader = reader_of(request, identity, "session", service.clock.mint("reader"), service.clock.now())
-        content = native_stream(session, service.store, cursor, lambda: view(session), reader)
-        return Stream(content, service.settings, {}, place_for(reader, session, service.sessions))
+    @routes.post("/{session_id:anything}/stop")
+    async def stop(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        return await stop_answer(service, request, session_id, identity, allows)
 
-    @routes.get("/{session_id:anything}")
-    async def one(session_id: str, identity: Identity = who) -> JSONResponse:
-        data, _ = await view(await visible(session_id, identity))
-        return JSONResponse(data, headers={"Cache-Control": "no-store"})
+    @routes.patch("/{session_id:anything}")
+    async def change(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        _whole_path(session_id)
+        body = await read_json(request, settings.max_body)
+        session = await service.sessions.change(
+            session_id,
+            changes_in(body),
+            caller_of(identity, {}),
+            lambda record: allows(identity, record, Action.MANAGE),
+        )
+        return _one(session)
 
-    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
-    @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
-    async def nothing_here(path: str = "", identity: Identity = who) -> Response:
-        raise NotFound("There is no such route; see PROTOCOL.md §8.")
+    @routes.delete("/{session_id:anything}")
+    async def delete(session_id: str, identity: Identity = who) -> Response:
+        await service.sessions.delete(
+            _whole_path(session_id),
+            caller_of(identity, {}),
+            lambda record: allows(identity, record, Action.DELETE),
+        )
+        return Response(status_code=204)
 
     return routes
 
 
-def _session(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:
+def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:
+    """A session as lists and snapshots show it (PROTOCOL §8.1)."""
     return {
         "id": record.id,
         "title": record.title,
+        "archived": record.archived,
         "createdAt": record.created_at,
         "updatedAt": record.updated_at,
         "activeRun": active[-1].id if active else None,
     }
 
 
-def _run(run: RunRecord) -> dict[str, Any]:
-    return {
-        "id": run.id,
-        "messageId": run.message_id,
-        "status": run.status.value,
-        "reason": run.reason,
-        "error": run.error,
-        "agent": run.agent,
-        "createdAt": run.created_at,
-        "endedAt": run.ended_at,
-    }
+def active_plain(run: RunRecord | None) -> dict[str, Any] | None:
+    """The run that is writing, as history answers tell it (PROTOCOL §6.6)."""
+    return None if run is None else {"id": run.id, "messageId": run.message_id, "status": run.status.value}
+
+
+def run_plain(run: RunRecord) -> dict[str, Any]:
+    """How a run ended, as history answers tell it (PROTOCOL §6.6)."""
+    plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
+    return {**plain, "error": run.error} if run.error is not None else plain
+
+
+def _whole_path(session_id: str) -> str:
+    """The id of a route that has nothing after it. Raises InvalidId, and NotFound where something follows."""
+    if "/" in session_id:
+        raise NotFound("There is no such route; see PROTOCOL.md §8.")
+    return check_id(session_id, "id")
+
+
+def _one(session: LiveSession, status: int = 200) -> JSONResponse:
+    return JSONResponse(
+        {"session": session_plain(session.state.record, session.state.active())}, status_code=status, headers=_FRESH
+    )
+
+
+def _place_text(record: SessionRecord) -> str:
+    """Where a page ended, as an opaque string that needs no escaping in a query."""
+    return base64.urlsafe_b64encode(f"{record.updated_at} {record.id}".encode()).decode().rstrip("=")
+
+
+def _place_in(text: str) -> Place:
+    """What ``_place_text`` wrote. Raises Unprocessable."""
+    try:
+        decoded = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
+        at, _, session_id = decoded.partition(" ")
+        if not (at.isascii() and at.isdecimal() and len(at) < 19):
+            raise ValueError(at)
+        return int(at), check_id(session_id, "before")
+    except (ValueError, binascii.Error):
+        raise Unprocessable("`before` must be the `next` of the page before.", code="invalid-request") from None

@@ -7,27 +7,28 @@ of ending streams at shutdown is kept back (the grace period): the runtime close
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import anyio
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from strandline.codecs.sse import HEADERS, HEARTBEAT
 from strandline.core.ids import check_id
 from strandline.http.auth import Identity
-from strandline.http.wire import CLIENT_HEADER, CURSOR_HEADER, SHIM
+from strandline.http.wire import CLIENT_HEADER, CURSOR_HEADER, READER_HEADER, SHIM
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import Reader
+from strandline.runtime.readers import Reader
 from strandline.runtime.session import Sessions
 from strandline.settings import Settings
 
 logger = logging.getLogger("strandline.http")
 
+READER_QUERY = "reader"
 _BEYOND_GRACE = 30.0
 
 
@@ -39,7 +40,8 @@ class _Heartbeat(ServerSentEvent):
 
 
 class Stream(EventSourceResponse):
-    """One streaming response of ready-made bytes. ``place`` is held as long as it lasts; it may refuse."""
+    """One streaming response of ready-made bytes. ``place`` is held as long as it lasts; it may refuse. The reader that
+    it holds may be cut off in the middle of a write."""
 
     def __init__(
         self,
@@ -60,24 +62,34 @@ class Stream(EventSourceResponse):
         self._place = place or nullcontext()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._place:
+        with self._place as reader:
             try:
-                await super().__call__(scope, receive, send)
+                if not isinstance(reader, Reader):
+                    await super().__call__(scope, receive, send)
+                    return
+                with anyio.CancelScope() as scope_of_it:
+                    reader.cut = scope_of_it.cancel
+                    await super().__call__(scope, receive, _watched(send, reader))
             except SendTimeoutError:
                 logger.info("a reader was too slow and was dropped", extra={"action": "reader-dropped"})
 
 
-@contextmanager
-def place_for(reader: Reader, session: LiveSession, sessions: Sessions, *, counted: bool = True) -> Iterator[None]:
-    """A place among the session's readers, counted and taken in one step: those who come at the same moment are not
-    all let in. Raises TooMany before anything was sent, so that it can still be answered."""
-    if counted:
-        sessions.admit_reader(session.id)
-    session.readers[reader.id] = reader
-    try:
-        yield
-    finally:
-        session.readers.pop(reader.id, None)
+def _watched(send: Send, reader: Reader) -> Send:
+    async def watched(message: Message) -> None:
+        reader.writing += 1
+        try:
+            await send(message)
+        finally:
+            reader.writing -= 1
+
+    return watched
+
+
+def place_for(
+    reader: Reader, session: LiveSession, sessions: Sessions, *, counted: bool = True
+) -> AbstractContextManager[Reader]:
+    """A place among the session's readers, for a ``Stream``: see ``Registry.place``."""
+    return sessions.place(session, reader, counted=counted)
 
 
 def client_of(request: Request, default_major: int) -> tuple[bool, int]:
@@ -92,10 +104,22 @@ def cursor_of(request: Request) -> str | None:
     return request.headers.get(CURSOR_HEADER) or request.query_params.get("after") or None
 
 
-def reader_of(request: Request, identity: Identity, wire: str, reader_id: str, now: int) -> Reader:
-    """The reader that this request attaches."""
+def reader_name(request: Request) -> str | None:
+    """The name that the client gives its reader (PROTOCOL §8.11), or None. Raises InvalidId, which is to be found out
+    before anything is started."""
+    name = request.headers.get(READER_HEADER) or request.query_params.get(READER_QUERY)
+    return check_id(name, READER_HEADER) if name else None
+
+
+def reader_of(
+    request: Request, identity: Identity, wire: str, reader_id: str, now: int, run: str | None = None
+) -> Reader:
+    """The reader that this request attaches, to ``run`` where it reads only one. Raises InvalidId."""
     client = request.headers.get(CLIENT_HEADER, "").split(";")[0].strip()[:80] or None
-    return Reader(reader_id, identity.user, identity.device, wire, now, client=client)
+    name = reader_name(request)
+    return Reader(
+        name or reader_id, identity.user, identity.device, wire, now, run, client=client, named=name is not None
+    )
 
 
 def query_id(request: Request, name: str) -> str | None:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from strandline.codecs.ag_ui_messages import ui_messages
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
-from strandline.core.records import MessageRecord, RunRecord
+from strandline.core.records import RunRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
+from strandline.http.hydrate import hydrated, limit_of
 from strandline.http.intake import ODD, caller_of, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.run_input import run_ids, run_request
-from strandline.http.stream import Stream, place_for, query_id, reader_of
-from strandline.http.wire import CURSOR_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
+from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
+from strandline.http.wire import (
+    CURSOR_HEADER,
+    MESSAGE_HEADER,
+    PREFER_HEADER,
+    REPLAY_FULL,
+    REPLAY_HEADER,
+    REPLAY_TAIL,
+    RESPOND_ASYNC,
+    RUN_HEADER,
+)
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading_ag_ui import ag_ui_stream, begin
+from strandline.runtime.reading_ag_ui import ag_ui_stream, begin, resync
 from strandline.runtime.run_ids import RunIds
 from strandline.runtime.service import Service
+from strandline.runtime.thread_ag_ui import Thread, thread_stream
 
 Allowed = Callable[[Identity, Any, Action], bool]
 
-MAX_PAGE = 1000
 FROM_START = "-1"
 
 
@@ -57,10 +65,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         run = session.state.runs.get(run_id) if session is not None else None
         if session is None or run is None:
             raise NotFound("There is no such run.")
+        cursor = _cursor(presented, session)
+        reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now(), run.id)
         if counted:
-            service.sessions.admit_reader(session.id)  # before the run is read for nothing
-        begun = await begin(session, service.store, run, _cursor(presented, session))
-        reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now())
+            service.sessions.admit_reader(session.id, reader)  # before the run is read for nothing
+        begun = await begin(session, service.store, run, cursor)
+        if cursor is not None:
+            reader.present(cursor)
         headers = {
             RUN_HEADER: run.id,
             MESSAGE_HEADER: run.message_id,
@@ -72,6 +83,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.post("")
     async def run_agent(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
+        reader_name(request)
         session_id, run_id = run_ids(body, request.headers.get("x-run-id"))
         presented = _presented(request)
         if presented is not None:
@@ -81,7 +93,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         found = await service.sessions.find(session_id)
         if not allows(identity, found.state.record if found is not None else None, Action.SUBMIT):
             raise NotFound("There is no such session.")
-        service.sessions.admit_reader(session_id)  # before anything is started that could then not be shown
+        later = RESPOND_ASYNC in request.headers.get(PREFER_HEADER, "").replace(" ", "").lower().split(",")
+        if not later:
+            service.sessions.admit_reader(session_id)  # before anything is started that could then not be shown
         known = found is not None and run_id in found.state.runs
         sessions, caller = service.sessions, caller_of(identity, rest)
 
@@ -90,8 +104,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 session_id, asked, caller, agent_name(), lambda record: allows(identity, record, Action.SUBMIT)
             )
 
-        run: RunRecord = await claims.using(service.store, session_id, run_id, submitted)
-        return await stream(request, identity, await sessions.find(session_id), run.id, None, counted=known)
+        session: LiveSession
+        run: RunRecord
+        session, run = await claims.using(service.store, session_id, run_id, submitted)
+        if later:
+            started = {"runId": run.id, "messageId": run.message_id}
+            return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
+        return await stream(request, identity, session, run.id, None, counted=known)
 
     @routes.get("")
     async def join_or_hydrate(request: Request, identity: Identity = who) -> Response:
@@ -103,30 +122,28 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if session_id is None:
             raise Unprocessable("Name a run (`runId`) to join, or a `threadId` to load.", code="invalid-request")
         session = await visible(session_id, identity)
-        limit, before = _limit(request), query_id(request, "before")
-        return JSONResponse(await page(session, limit, before), headers={"Cache-Control": "no-store"})
+        limit, before = limit_of(request), query_id(request, "before")
+        shown = await hydrated(session, service.store, limit, before)
+        return JSONResponse(shown, headers={"Cache-Control": "no-store"})
 
-    async def page(session: LiveSession | None, limit: int | None, before: str | None) -> dict[str, Any]:
-        """The active path without what is being written: the one who joins the run is sent all of that."""
-        active: RunRecord | None = None
-        chosen: list[MessageRecord] = []
-        older: MessageRecord | None = None
-        if session is not None:
-            # The active run and the path are read together, without an await; stored messages do not change.
-            runs = session.state.active()
-            active = runs[-1] if runs else None
-            writing = {run.message for run in runs}
-            path = [message for message in session.state.path() if message.version not in writing]
-            chosen, older = _page(path, limit, before)
-            chosen = await service.store.messages(session.id, [message.version for message in chosen])
-        elif before is not None:
-            _page([], limit, before)
-        return {
-            "messages": [shown for message in chosen for shown in ui_messages(message, _iso(message.created_at))],
-            "activeRun": {"runId": active.id} if active is not None else None,
-            "interrupts": None,
-            "page": {"truncated": True, "cursor": older.message_id} if older is not None else {"truncated": False},
-        }
+    @routes.get("/events")
+    async def live_thread(request: Request, identity: Identity = who) -> Response:
+        session_id, presented = query_id(request, "threadId"), cursor_of(request)
+        if session_id is None:
+            raise Unprocessable("Name the `threadId` to follow.", code="invalid-request")
+        session = await visible(session_id, identity)
+        if session is None:
+            raise NotFound("There is no such session.")
+        cursor = _cursor(presented, session)
+        if cursor is None:
+            raise resync()
+        reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now())
+        service.sessions.admit_reader(session.id, reader)  # before anything is read for nothing
+        thread = Thread(session, service.store, cursor)
+        await thread.check()
+        reader.present(cursor)
+        place = place_for(reader, session, service.sessions)
+        return Stream(thread_stream(session, thread, reader), settings, {REPLAY_HEADER: REPLAY_TAIL}, place)
 
     @routes.post("/stop")
     async def stop(request: Request, identity: Identity = who) -> JSONResponse:
@@ -157,10 +174,6 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     return routes
 
 
-def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _presented(request: Request) -> str | None:
     """The cursor of a reader that comes back: the header wins over ``offset``, of which ``-1`` means none."""
     offset = request.headers.get(CURSOR_HEADER) or request.query_params.get("offset") or FROM_START
@@ -176,26 +189,3 @@ def _cursor(presented: str | None, session: LiveSession) -> Cursor | None:
     if isinstance(cursor, str):
         raise Conflict(f"{cursor} Load the conversation again and join the run.", code="resync")
     return cursor
-
-
-def _limit(request: Request) -> int | None:
-    text = request.query_params.get("limit")
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= 1):
-        raise Unprocessable("`limit` must be a whole number from 1.", code="invalid-request")
-    return min(int(text), MAX_PAGE)
-
-
-def _page(
-    path: list[MessageRecord], limit: int | None, before: str | None
-) -> tuple[list[MessageRecord], MessageRecord | None]:
-    """The newest ``limit`` messages, or those before the message ``before``; and the oldest of them if there are older
-    ones: the cursor of the next page."""
-    end = len(path)
-    if before is not None:
-        end = next((index for index, message in enumerate(path) if message.message_id == before), -1)
-        if end < 0:
-            raise Unprocessable("`before` is not a message of this conversation (any more).", code="invalid-request")
-    begin_at = max(0, end - limit) if limit is not None else 0
-    return path[begin_at:end], path[begin_at] if begin_at > 0 else None

@@ -7,6 +7,7 @@ I/O; an event that is no longer in the tail is read from the store by the caller
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 from strandline.core.events import Event, frames_in
@@ -28,15 +29,31 @@ class Entry:
 
 
 class Feed:
-    """The tail. ``first_seq`` is the oldest event that is still in memory, ``last_seq`` the newest published one."""
+    """The tail. ``first_seq`` is the oldest event that is still in memory, ``last_seq`` the newest published one;
+    ``time`` is the monotonic time of the last tick."""
 
-    __slots__ = ("_entries", "_last_frame", "_size", "_waiters", "closed", "failure", "last_seq", "notices")
+    __slots__ = (
+        "_due",
+        "_entries",
+        "_last_frame",
+        "_size",
+        "_waiters",
+        "closed",
+        "deleted",
+        "failure",
+        "last_seq",
+        "notices",
+        "time",
+    )
 
-    def __init__(self, last_seq: int) -> None:
+    def __init__(self, last_seq: int, time: float = 0.0) -> None:
         self.last_seq = last_seq
+        self.time = time
+        self._due = math.inf
         # A session at rest ends with an event of one frame: a run's end, or a message.
         self._last_frame = 1
         self.closed = False
+        self.deleted = False
         self.failure: str | None = None
         self.notices = 0
         self._entries: list[Entry] = []
@@ -80,16 +97,27 @@ class Feed:
             drop += 1
         del self._entries[:drop]
 
-    async def wait(self, seq: int, notices: int | None = None) -> None:
-        """Return as soon as event ``seq`` is published, or the feed is closed or has failed, or (with ``notices``)
-        something ephemeral was announced since that count."""
-        while self.last_seq < seq and not self.closed and self.failure is None and notices in (None, self.notices):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.add(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.discard(waiter)
+    async def wait(self, seq: int, notices: int | None = None, until: float = math.inf) -> None:
+        """Return when there is something to look at: event ``seq``, an end or a failure of the feed, with ``notices``
+        something ephemeral that was announced since that count, or that ``time`` has reached ``until``. May return
+        without any of them: the caller looks again."""
+        over = self.closed or self.deleted or self.failure is not None
+        if over or self.last_seq >= seq or notices not in (None, self.notices) or self.time >= until:
+            return
+        self._due = min(self._due, until)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    def tick(self, now: float) -> None:
+        """Time has passed. Costs nothing until somebody waits for it: no reader needs a timer of its own."""
+        self.time = now
+        if now >= self._due:
+            self._due = math.inf
+            self.wake()
 
     def wake(self) -> None:
         """Let every waiting reader look again."""
@@ -105,6 +133,11 @@ class Feed:
     def close(self) -> None:
         """Nothing more will come: the server is going away."""
         self.closed = True
+        self.wake()
+
+    def delete(self) -> None:
+        """Nothing more will come: the session is gone, and so is what the store had of it."""
+        self.deleted = True
         self.wake()
 
     def fail(self, reason: str | None) -> None:

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from strandline.codecs import native
@@ -22,11 +21,11 @@ from strandline.core.session import Change
 from strandline.errors import ShuttingDown, StoreUnavailable, Unavailable
 from strandline.runtime.clock import Clock
 from strandline.runtime.feed import Entry
-from strandline.runtime.live import Command, Decided, LiveRun, LiveSession
+from strandline.runtime.live import Command, Decided, LiveRun, LiveSession, SessionGone
 from strandline.runtime.segments import Segments
+from strandline.runtime.work import Work, batch_of, refuse, resolve
 from strandline.settings import Settings
 from strandline.stores.port import Batch, Store
-from strandline.stores.port import Entry as JournalEntry
 
 logger = logging.getLogger("strandline.journal")
 
@@ -42,6 +41,9 @@ class Listener(Protocol):
     def published(self, session: LiveSession, change: Change) -> None:
         """Runs of ``change`` have started or ended."""
 
+    def deleted(self, session: LiveSession) -> None:
+        """The session is gone."""
+
     def gave_up(self) -> None:
         """Commits fail and were given up: every active run has to end as lost once the store is back."""
 
@@ -50,18 +52,6 @@ class Listener(Protocol):
 
     def unwritable(self, session: LiveSession, live: LiveRun) -> None:
         """What ``live`` had pending cannot be written down (a defect) and was dropped: the run has to end."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """What one session adds to a batch."""
-
-    session: LiveSession
-    change: Change
-    entries: list[Entry]
-    command: Command | None
-    decided: Decided | None
-    runs: list[LiveRun]
 
 
 class Journal:
@@ -79,7 +69,7 @@ class Journal:
         self._stopping = False
         self._stopped = False
         self._barriers: list[asyncio.Future[None]] = []
-        self._writing: list[_Work] = []
+        self._writing: list[Work] = []
         self._number = 0
         self._window = settings.first_window
         self._last = 0.0
@@ -110,7 +100,7 @@ class Journal:
         self._task = None
         self._stopped = True
         for command in self._waiting(self._writing):
-            _refuse(command, ShuttingDown("The server is shutting down."))
+            refuse(command, ShuttingDown("The server is shutting down."))
 
     async def barrier(self) -> None:
         """Return when every decision that waits now has been taken and its commit published (or has failed)."""
@@ -135,7 +125,8 @@ class Journal:
     async def decide(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> Any:
         """Have a decision taken inside the writer; return its answer after the commit.
 
-        Goes on even if the caller is cancelled. Raises what ``decide`` raised, or Unavailable.
+        Goes on even if the caller is cancelled. Raises what ``decide`` raised, Unavailable, or SessionGone when the
+        session was deleted before its turn came.
         """
         if self._stopped:
             raise ShuttingDown("The server is shutting down.")
@@ -143,7 +134,13 @@ class Journal:
             raise StoreUnavailable("The store cannot be written just now; try again soon.")
         if len(session.commands) >= self._settings.max_waiting:
             raise Unavailable("Too much waits to be stored in this session; try again soon.", code="too-many-waiting")
-        return await asyncio.shield(self.enqueue(session, decide))
+
+        def in_time(session: LiveSession) -> Decided | None:
+            if session.feed.deleted:
+                raise SessionGone(session.id)
+            return decide(session)
+
+        return await asyncio.shield(self.enqueue(session, in_time))
 
     def enqueue(self, session: LiveSession, decide: Callable[[LiveSession], Decided | None]) -> asyncio.Future[Any]:
         """Like ``decide``, but without waiting, and also while the store is failing."""
@@ -160,7 +157,7 @@ class Journal:
             number = self._number + 1
             works = self._writing = self._build(number)
             plan = self._segments.plan(number)
-            batch = _batch(number, works, plan.segments, plan.trim, plan.sessions)
+            batch = batch_of(number, works, plan)
             if self._dirty or plan.more:
                 self._wakeup.set()
             if batch is None and not self.healthy:
@@ -201,11 +198,11 @@ class Journal:
             logger.critical("the journal has died", exc_info=task.exception(), extra={"action": "journal-died"})
             self.healthy = False
             for command in self._waiting(self._writing):
-                _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
+                refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
             self._listener.gave_up()
             self._pass_barriers()
 
-    def _waiting(self, works: Iterable[_Work]) -> list[Command]:
+    def _waiting(self, works: Iterable[Work]) -> list[Command]:
         """Every command that waits, taken from where it waits; those of ``works`` come first."""
         waiting = [work.command for work in works if work.command is not None]
         for session in {**dict.fromkeys(work.session for work in works), **self._dirty}:
@@ -221,8 +218,8 @@ class Journal:
             # Let everything that became ready in this turn of the loop join the batch.
             await asyncio.sleep(0)
 
-    def _build(self, number: int) -> list[_Work]:
-        works: list[_Work] = []
+    def _build(self, number: int) -> list[Work]:
+        works: list[Work] = []
         size = chunks = 0
         waiting, self._dirty = self._dirty, {}
         for session in waiting:
@@ -241,7 +238,7 @@ class Journal:
         self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
         return works
 
-    def _take(self, session: LiveSession, number: int) -> _Work | None:
+    def _take(self, session: LiveSession, number: int) -> Work | None:
         command, decided, blobs = self._next_decision(session)
         events: list[Event] = list(decided.events) if decided is not None else []
         ended = {event.run for event in events if isinstance(event, RunEnded)}
@@ -258,7 +255,7 @@ class Journal:
                     continue
                 events.append(event)
                 runs.append(live)
-        if not events:
+        if not events and not (decided is not None and decided.deletes):
             return None
         change = session.state.project(events, decided.contents if decided is not None else {})
         first = session.state.record.last_seq + 1
@@ -266,7 +263,7 @@ class Journal:
             Entry(seq, event, run_of(event), blob, number)
             for seq, (event, blob) in enumerate(zip(events, blobs, strict=True), first)
         ]
-        return _Work(session, change, entries, command, decided, runs)
+        return Work(session, change, entries, command, decided, runs)
 
     def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None, list[bytes]]:
         """The next decision that changes something, with its events as bytes; those before it are answered."""
@@ -280,12 +277,12 @@ class Journal:
                 session.state.project(decided.events, decided.contents)
                 blobs = [native.encode(event) for event in decided.events]
                 session.commands.popleft()
-                if decided.events:
+                if decided.events or decided.deletes:
                     return command, decided, blobs
-                _resolve(command, decided.answer)
+                resolve(command, decided.answer)
             except Exception as exc:
                 session.commands.popleft()
-                _refuse(command, exc)
+                refuse(command, exc)
         return None, None, []
 
     async def _commit(self, batch: Batch) -> bool:
@@ -313,7 +310,7 @@ class Journal:
             else:
                 return True
 
-    def _publish(self, works: Iterable[_Work]) -> None:
+    def _publish(self, works: Iterable[Work]) -> None:
         recovered = not self.healthy
         self.healthy = True
         now = self._clock.monotonic()
@@ -323,20 +320,26 @@ class Journal:
                 work.change, work.entries, work.decided.caller if work.decided is not None else None
             )
             session.touched = now
-            self._segments.appended(session, now, ended=any(not run.active for run in work.change.runs.values()))
+            if work.deletes:
+                session.feed.delete()
+                self._segments.forget(session)
+            else:
+                self._segments.appended(session, now, ended=any(not run.active for run in work.change.runs.values()))
             for live in work.runs:
                 live.pending.release()
             if work.command is not None and work.decided is not None:
-                _resolve(work.command, work.decided.answer)
+                resolve(work.command, work.decided.answer)
             if work.change.runs:
                 self._listener.published(session, work.change)
+            if work.deletes:
+                self._listener.deleted(session)
             for live in broken:
                 self._listener.unwritable(session, live)
         if recovered:
             logger.warning("commits succeed again", extra={"action": "store-back"})
             self._listener.recovered()
 
-    def _give_up(self, works: Iterable[_Work]) -> None:
+    def _give_up(self, works: Iterable[Work]) -> None:
         first = self.healthy
         self.healthy = False
         self._wakeup.set()
@@ -348,36 +351,5 @@ class Journal:
             return
         logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
         for command in self._waiting(works):
-            _refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
+            refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
         self._listener.gave_up()
-
-
-def _batch(number: int, works: list[_Work], segments: Any, trim: int | None, touched: Any) -> Batch | None:
-    if not works and not segments:
-        return None
-    sessions = {record.id: record for record in touched}
-    sessions |= {work.session.id: work.change.record for work in works if work.change.structural}
-    return Batch(
-        number,
-        tuple(
-            JournalEntry(work.session.id, work.entries[0].seq, tuple(entry.blob for entry in work.entries))
-            for work in works
-        ),
-        tuple(sessions.values()),
-        tuple(message for work in works for message in work.change.messages.values()),
-        tuple(run for work in works for run in work.change.runs.values()),
-        segments,
-        trim,
-    )
-
-
-def _resolve(command: Command, answer: Callable[[], Any]) -> None:
-    if not command.future.done():
-        command.future.set_result(answer())
-
-
-def _refuse(command: Command, exc: Exception) -> None:
-    if not command.future.done():
-        command.future.set_exception(exc)
-        # Nobody may be waiting any more (the request was cancelled): then the refusal is not news.
-        command.future.exception()

@@ -15,6 +15,7 @@ from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
 from strandline.runtime.feed import Entry, Feed
+from strandline.runtime.readers import Readers
 
 logger = logging.getLogger("strandline.session")
 
@@ -106,18 +107,23 @@ class LiveRun:
                 pass
 
 
+class SessionGone(Exception):
+    """The session was deleted before the turn of what was to be decided in it. Never shown to anybody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """What a command makes of a session: events, the content of messages whose runs end in them, and an answer.
 
     ``caller`` is that of the runs that the events queue. ``answer`` is called after the commit, in the same step that
-    publishes the events.
+    publishes the events. ``deletes``: the same commit deletes the session, with these events and all others.
     """
 
     events: tuple[Event, ...]
     answer: Callable[[], Any]
     contents: Mapping[str, Content] = field(default_factory=dict)
     caller: Caller | None = None
+    deletes: bool = False
 
 
 class Command:
@@ -165,12 +171,12 @@ class LiveSession:
     def __init__(self, state: SessionState, *, stored: bool, at: float) -> None:
         self.state = state
         self.stored = stored
-        self.feed = Feed(state.record.last_seq)
+        self.feed = Feed(state.record.last_seq, at)
         self.live: dict[str, LiveRun] = {}
         self.commands: deque[Command] = deque()
         self.segmented = state.record.last_seq
         self.oldest_at: float | None = None
-        self.readers: dict[str, Any] = {}
+        self.readers = Readers(self.feed)
         self.owed: list[Promise] = []
         self.touched = at
 

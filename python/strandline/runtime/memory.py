@@ -51,6 +51,10 @@ class StopMemory:
         for kind, name in names:
             self._stops.pop((user, session, kind, name or ""), None)
 
+    def forget(self, session: str) -> None:
+        """The session was deleted: what comes under its id from now on is something else."""
+        self._stops = {name: stop for name, stop in self._stops.items() if name[1] != session}
+
     def expire(self, now: float) -> None:
         """Forget what is too old."""
         self._stops = {name: stop for name, stop in self._stops.items() if stop[0] > now}

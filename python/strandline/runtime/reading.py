@@ -1,4 +1,5 @@
-"""What one attached reader is sent, as bytes (PROTOCOL §3, §4, §8.3).
+"""What one attached reader of a run is sent on the AI SDK wire, as bytes (PROTOCOL §3, §4, §6), and how events are
+gathered for a reader of any wire.
 
 A reader is a position. Each turn it takes everything that is due, joined into one piece, and waits for more. Readers
 never touch an agent, write nothing and own nothing that would need cleaning up but their place in the list.
@@ -7,19 +8,19 @@ never touch an agent, write nothing and own nothing that would need cleaning up 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from strandline.codecs import ai_sdk, native
-from strandline.codecs.sse import DONE, OPENING, frame
+from strandline.codecs.sse import DONE, OPENING
 from strandline.core.events import Event, RunEnded
 from strandline.core.offset import Cursor
 from strandline.core.replay import Tail, Whole
 from strandline.core.unfold import unfold, unfold_message
 from strandline.runtime.feed import Entry
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, SessionGone
+from strandline.runtime.readers import Reader
 from strandline.stores.port import Store
 
 PIECE = 262_144
@@ -27,38 +28,13 @@ PIECE = 262_144
 PAGE = 512
 """Events that are read from the log at once: a reader with an old cursor must not keep the others waiting."""
 
+_UNAVAILABLE = ai_sdk.error_frame("store-unavailable", "The reply cannot be stored just now. It can be resumed later.")
+_CLOSED = ai_sdk.error_frame("shutting-down", "The server is restarting. The reply can be resumed.")
+_REPLACED = ai_sdk.error_frame("replaced", "A newer connection of the same reader has taken the place of this one.")
+
 Settled = Literal["sent", "resync"]
 
 Encode = Callable[[str, int, Event], tuple[bytes, ...]]
-
-
-@dataclass(slots=True)
-class Reader:
-    """One attached connection, as ``readers`` frames show it."""
-
-    id: str
-    user: str
-    device: str | None
-    wire: str
-    since: int
-    run: str | None = None
-    cursor: str | None = None
-    client: str | None = field(default=None)
-
-    def plain(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
-
-
-@contextmanager
-def attached(session: LiveSession, reader: Reader) -> Any:
-    """Be in the session's list of readers."""
-    session.readers[reader.id] = reader
-    session.feed.notify()
-    try:
-        yield
-    finally:
-        session.readers.pop(reader.id, None)
-        session.feed.notify()
 
 
 async def ai_sdk_stream(
@@ -73,77 +49,95 @@ async def ai_sdk_stream(
 ) -> AsyncGenerator[bytes]:
     """One run on the AI SDK wire, from ``plan`` to its terminal frame. ``settle`` is told when all of it was sent, or
     that the reader was told to read it anew."""
-    reader.run = plan.run
-    with attached(session, reader):
-        epoch = session.state.record.epoch
-        if isinstance(plan, Tail):
-            cursor = plan.cursor
-            yield OPENING
-        elif (live := session.live.get(plan.run)) is not None:
-            # Folded at the last published event, and the cursor set there, with no await in between (DESIGN §14.4).
-            cursor = live.position
-            yield OPENING + (ai_sdk.snapshot(major, unfold(live.fold), cursor) if cursor.frame else b"")
-        else:
-            yield OPENING
-            yield await _finished(session, store, plan.run, major)
-            settle("sent")
+    feed, epoch = session.feed, session.state.record.epoch
+    if isinstance(plan, Tail):
+        cursor = plan.cursor
+        yield OPENING
+    elif (live := session.live.get(plan.run)) is not None:
+        # Folded at the last published event, and the cursor set there, with no await in between (DESIGN §14.4).
+        cursor = live.position
+        reader.hand(cursor if cursor.frame else None)
+        yield OPENING + (ai_sdk.snapshot(major, unfold(live.fold), cursor) if cursor.frame else b"")
+        reader.handed()
+    else:
+        yield OPENING
+        whole = await _finished(session, store, plan.run, major)
+        reader.hand(Cursor(epoch, session.state.runs[plan.run].last_seq or 1, 1))
+        yield whole
+        reader.handed()
+        settle("sent")
+        return
+
+    def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
+        return ai_sdk.frames(major, epoch, seq, event)
+
+    position, skip = cursor.seq, cursor.frame
+    while True:
+        try:
+            events, upto = await due(session, store, position, plan.run, f"ai{major}", encode)
+        except SessionGone:
+            yield ai_sdk.RESYNC_FRAME
             return
-        cut = ai_sdk.error_frame("store-unavailable", "The reply cannot be stored just now. It can be resumed later.")
-
-        def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
-            return ai_sdk.frames(major, epoch, seq, event)
-
-        position, skip = cursor.seq, cursor.frame
-        while True:
-            events, upto = await _due(session, store, position, plan.run, f"ai{major}", encode)
-            joined = bytearray()
-            for seq, event, frames in events:
-                for data in frames[skip if seq == position else 0 :]:
-                    joined += data
-                    if data is ai_sdk.RESYNC_FRAME:
-                        settle("resync")
-                        yield bytes(joined)
-                        return
-                if isinstance(event, RunEnded):
-                    yield bytes(joined) + DONE
-                    settle("sent")
-                    return
-                if frames:
-                    reader.cursor = str(Cursor(epoch, seq, len(frames)))
-                if len(joined) >= PIECE:
+        joined = bytearray()
+        for seq, event, frames in events:
+            for data in frames[skip if seq == position else 0 :]:
+                joined += data
+                if data is ai_sdk.RESYNC_FRAME:
+                    settle("resync")
                     yield bytes(joined)
-                    joined.clear()
-            if joined:
+                    return
+            if frames:
+                cursor = Cursor(epoch, seq, len(frames))
+            if isinstance(event, RunEnded):
+                reader.hand(cursor)
+                yield bytes(joined) + DONE
+                reader.handed()
+                settle("sent")
+                return
+            if len(joined) >= PIECE:
+                reader.hand(cursor)
                 yield bytes(joined)
-            if upto >= position:
-                position, skip = upto + 1, 0
-            if position <= session.feed.last_seq:
-                continue
-            ended_at = session.state.runs[plan.run].last_seq
-            if ended_at is not None and position > ended_at:
-                # Its end was not among what was read: the log has expired under a reader that took its time.
-                settle("resync")
-                yield ai_sdk.RESYNC_FRAME
-                return
-            if session.feed.failure is not None:
-                yield cut
-                return
-            if session.feed.closed:
-                if not shim:
-                    yield ai_sdk.error_frame("shutting-down", "The server is restarting. The reply can be resumed.")
-                return
-            await session.feed.wait(position)
+                reader.handed()
+                joined.clear()
+        if joined:
+            reader.hand(cursor)
+            yield bytes(joined)
+            reader.handed()
+        if upto >= position:
+            position, skip = upto + 1, 0
+        if position <= feed.last_seq and not reader.replaced:
+            continue
+        ended_at = session.state.runs[plan.run].last_seq
+        if ended_at is not None and position > ended_at:
+            # Its end was not among what was read: the log has expired under a reader that took its time.
+            settle("resync")
+            yield ai_sdk.RESYNC_FRAME
+            return
+        if feed.failure is not None:
+            yield _UNAVAILABLE
+            return
+        if reader.replaced or feed.closed:
+            if not shim:
+                yield _REPLACED if reader.replaced else _CLOSED
+            return
+        if shim and feed.time >= reader.ends_at:
+            return
+        await feed.wait(position, until=reader.ends_at if shim else math.inf)
 
 
 async def continues(session: LiveSession, store: Store, plan: Tail, major: int) -> bool:
-    """False when something after the cursor cannot be told on an open stream: the message was started over."""
+    """False when something after the cursor cannot be told on an open stream: the message was started over, or is
+    gone."""
 
     def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
         return ai_sdk.frames(major, epoch, seq, event)
 
     first = plan.cursor.seq
     while first <= session.feed.last_seq:
-        events, upto = await _due(session, store, first, plan.run, f"ai{major}", encode)
+        try:
+            events, upto = await due(session, store, first, plan.run, f"ai{major}", encode)
+        except SessionGone:
+            return False
         for seq, _, frames in events:
             unseen = frames[plan.cursor.frame if seq == plan.cursor.seq else 0 :]
             if any(data is ai_sdk.RESYNC_FRAME for data in unseen):
@@ -162,16 +156,22 @@ async def _finished(session: LiveSession, store: Store, run_id: str, major: int)
     return ai_sdk.snapshot(major, chunks, None) + terminal + DONE
 
 
-async def _due(
+async def due(
     session: LiveSession, store: Store, first: int, run: str | None, codec: str, encode: Encode
 ) -> tuple[list[tuple[int, Event, tuple[bytes, ...]]], int]:
     """Published events from number ``first`` on (of one run, or all), with their frames, and the number up to which
-    nothing was left out. Cold ones come from the log first; the tail is a slice, taken without an await."""
+    nothing was left out. Cold ones come from the log first; the tail is a slice, taken without an await.
+
+    Raises SessionGone when cold ones are due of a session that was deleted."""
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
         upto = min(feed.first_seq, first + PAGE) - 1
         cold, size = [], PIECE
-        for seq, line in await store.events(session.id, first, upto, run):
+        lines = await store.events(session.id, first, upto, run)
+        if feed.deleted:
+            # What the log has under this id may be somebody else's by now.
+            raise SessionGone(session.id)
+        for seq, line in lines:
             size += len(line)
             if size >= PIECE:
                 # Events may be large, and others wait for their turn meanwhile.
@@ -187,53 +187,10 @@ async def _due(
 def _cached(entry: Entry, codec: str, epoch: str, encode: Encode) -> tuple[bytes, ...]:
     frames = entry.frames.get(codec)
     if frames is None:
-        frames = entry.frames[codec] = encode(epoch, entry.seq, entry.event)
+        frames = encode(epoch, entry.seq, entry.event)
+        # Codecs that differ in what they leave out mostly agree: what they agree on is held once.
+        frames = entry.frames[codec] = next((same for same in entry.frames.values() if same == frames), frames)
     return frames
-
-
-async def native_stream(
-    session: LiveSession, store: Store, cursor: Cursor | None, snapshot: Callable[[], Any], reader: Reader
-) -> AsyncGenerator[bytes]:
-    """Everything that happens in a session: a snapshot (unless there is a cursor), then every event, then live."""
-    with attached(session, reader):
-        epoch = session.state.record.epoch
-        if cursor is None:
-            data, cursor = await snapshot()
-            reader.cursor = str(cursor)
-            yield OPENING + frame({"type": "snapshot", **data}, reader.cursor)
-        else:
-            reader.cursor = str(cursor)
-            event = await event_at(session, store, cursor.seq)
-            left = native.rest(epoch, cursor.seq, event, cursor.frame) if event is not None else ()
-            yield OPENING + b"".join(left)
-        seq, notices = cursor.seq, -1
-        while True:
-            events, upto = await _due(session, store, seq + 1, None, "native", native.frames)
-            if len(events) < upto - seq:
-                # Retention has taken some of them: there is no going on from here, only beginning again.
-                data, cursor = await snapshot()
-                reader.cursor, seq = str(cursor), cursor.seq
-                yield frame({"type": "snapshot", **data}, reader.cursor)
-                continue
-            joined = bytearray().join(data for _, _, frames in events for data in frames)
-            seq = max(seq, upto)
-            if seq < session.feed.last_seq:
-                if joined:
-                    yield bytes(joined)
-                continue
-            if notices != session.feed.notices:
-                notices = session.feed.notices
-                joined += frame({"type": "readers", "readers": [each.plain() for each in session.readers.values()]})
-            if joined:
-                # Nothing was awaited since `upto` was taken, so the end of the tail is where this reader is.
-                reader.cursor = str(session.feed.cursor(epoch))
-                yield bytes(joined)
-            if session.feed.failure is not None:
-                yield ai_sdk.error_frame(session.feed.failure, "Nothing can be stored just now. Come back in a moment.")
-                return
-            if session.feed.closed:
-                return
-            await session.feed.wait(seq + 1, notices)
 
 
 async def event_at(session: LiveSession, store: Store, seq: int) -> Event | None:

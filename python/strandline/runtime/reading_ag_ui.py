@@ -1,46 +1,42 @@
-"""What one reader of a run is sent on the TanStack AI and AG-UI wire (PROTOCOL §11.5).
-
-The frames of a run depend on everything that the run said before, so a reader always begins by reading the run from its
-first event: for one that joins, that is what it is sent; for one that resumes, it is how the frames get their numbers.
-"""
+"""What one reader of a run is sent on the TanStack AI and AG-UI wire (PROTOCOL §11.5)."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from strandline.codecs import ag_ui, native
-from strandline.codecs.ag_ui import Encoder
+from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
-from strandline.core.events import Event, RunEnded
+from strandline.core.events import RunEnded
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.unfold import revive
 from strandline.errors import Conflict
-from strandline.runtime.feed import Entry
+from strandline.runtime.ag_ui_frames import Encoding, Expired, told, wire_id
 from strandline.runtime.live import LiveSession
-from strandline.runtime.reading import PAGE, PIECE, Reader, attached
+from strandline.runtime.readers import Reader
+from strandline.runtime.reading import PIECE
 from strandline.stores.port import Store
 
-_CODEC = "ag-ui"
-_CUT = ag_ui.error_frame("store-unavailable", "The reply cannot be stored just now. Load it again later.")
-_CLOSED = ag_ui.error_frame("shutting-down", "The server is restarting. Load the reply again.")
+UNAVAILABLE = ag_ui.error_frame("store-unavailable", "The reply cannot be stored just now. Load it again later.")
+CLOSED = ag_ui.error_frame("shutting-down", "The server is restarting. Load the reply again.")
+REPLACED = ag_ui.error_frame("replaced", "A newer connection of the same reader has taken the place of this one.")
 
 
 @dataclass(slots=True)
 class Begun:
     """A reader that has been caught up: what it is sent first, and from which event on it is to be sent more.
 
-    ``over``: there will not be more.
+    ``over``: there will not be more. ``own``: its encodings, where it reads from the log.
     """
 
     first: list[bytes]
-    encoder: Encoder
     position: int
     over: bool = False
-    cursor: Cursor | None = field(default=None)
+    cursor: Cursor | None = None
+    own: dict[str, Encoding] = field(default_factory=dict)
 
 
 async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
@@ -51,97 +47,99 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
     """
     try:
         return await _begin(session, store, run, cursor)
-    except FoldError:
-        # Logged where it was published. What is stored of an ended run can be shown all the same.
-        return await _expired(session, store, session.state.runs[run.id], cursor)
+    except (Expired, FoldError):
+        # A log that does not fold was reported where it was published. What is stored of the run can be shown.
+        return await _stored(session, store, session.state.runs[run.id], cursor)
 
 
 async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
     epoch = session.state.record.epoch
-    begun = Begun([], Encoder(session.id), run.first_seq)
-    size = 0
-    found = cursor is None
+    at = run.first_seq if cursor is None else cursor.seq
+    begun = Begun([], at)
     while not begun.over and begun.position <= session.feed.last_seq:
-        entries, upto = await _entries(session, store, begun.position, run.id)
-        if begun.position == run.first_seq and (not entries or entries[0][0] != run.first_seq):
-            return await _expired(session, store, run, cursor)
-        for seq, event, entry in entries:
-            frames = _frames(begun.encoder, epoch, seq, event, entry)
-            size += sum(map(len, frames))
-            if size >= PIECE:
-                size = 0
-                await asyncio.sleep(0)
-            begun.over = isinstance(event, RunEnded)
-            begun.cursor = Cursor(epoch, seq, len(frames)) if frames else begun.cursor
-            if cursor is not None and seq <= cursor.seq:
-                if seq < cursor.seq:
-                    continue
+        events, upto = await told(session, store, begun.position, run, begun.own)
+        if begun.position == at and (not events or events[0].seq != at):
+            raise Expired
+        for each in events:
+            frames = each.frames
+            begun.over = isinstance(each.event, RunEnded)
+            begun.cursor = Cursor(epoch, each.seq, len(frames)) if frames else begun.cursor
+            if cursor is not None and each.seq == at:
                 if cursor.frame > len(frames):
-                    raise _resync()
-                found, frames = True, frames[cursor.frame :]
-            if frames and frames[-1] is ag_ui.RESYNC_FRAME:
+                    raise resync()
+                frames = frames[cursor.frame :]
+            if frames and each.recap is not None:
                 if cursor is not None:
-                    raise _resync()
-                begun.first = [ag_ui.recapped(begun.encoder.recap or [], begun.cursor)]
+                    raise resync()
+                begun.first = [each.recap]
             else:
                 begun.first += frames
         begun.position = upto + 1
     if not begun.over and _is_past(session, run.id, begun.position):
-        return await _expired(session, store, session.state.runs[run.id], cursor)
-    if not found:
-        raise _resync()
+        raise Expired
     return begun
 
 
-async def _expired(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
-    """A run whose events are no longer in the log, which only happens to ended ones."""
+async def _stored(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
+    """A run that has ended, from what is stored: its events are no longer in the log, or of no use."""
     if cursor is not None and (cursor.seq, bool(cursor.frame)) == (run.last_seq, True):
-        return Begun([], Encoder(session.id), run.first_seq, over=True)
+        return Begun([], run.first_seq, over=True)
     if cursor is not None or run.active:
-        raise _resync()
+        raise resync()
     stored = await store.messages(session.id, [run.message])
     parts, metadata = (stored[0].parts or (), stored[0].metadata) if stored else ((), None)
     fold = revive(run.message_id, parts, metadata)
-    whole = ag_ui.finished(session.id, run, fold, session.state.record.epoch)
-    return Begun([whole], Encoder(session.id), run.first_seq, over=True)
+    whole = ag_ui.finished(session.id, run, fold, session.state.record.epoch, wire_id(session))
+    return Begun([whole], run.first_seq, over=True)
 
 
 async def ag_ui_stream(
     session: LiveSession, store: Store, run: RunRecord, begun: Begun, reader: Reader
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """One run from where ``begin`` left off, to its last event."""
-    reader.run = run.id
-    reader.cursor = str(begun.cursor) if begun.cursor is not None else None
-    with attached(session, reader):
-        epoch, position = session.state.record.epoch, begun.position
-        for piece in _pieces([OPENING, *begun.first]):
-            yield piece
-        begun.first = []
-        while not begun.over:
-            while position <= session.feed.last_seq:
-                entries, upto = await _entries(session, store, position, run.id)
-                joined = bytearray()
-                for seq, event, entry in entries:
-                    frames = _frames(begun.encoder, epoch, seq, event, entry)
-                    joined += b"".join(frames)
-                    if isinstance(event, RunEnded) or (frames and frames[-1] is ag_ui.RESYNC_FRAME):
-                        yield bytes(joined)
-                        return
-                    if frames:
-                        reader.cursor = str(Cursor(epoch, seq, len(frames)))
-                if joined:
-                    yield bytes(joined)
-                position = upto + 1
-            if _is_past(session, run.id, position):
+    reader.hand(begun.cursor)
+    feed, epoch, position = session.feed, session.state.record.epoch, begun.position
+    for piece in pieces([OPENING, *begun.first]):
+        yield piece
+    sent = bool(begun.first)
+    if sent:
+        reader.handed()
+    begun.first = []
+    while not begun.over:
+        while position <= feed.last_seq:
+            try:
+                events, upto = await told(session, store, position, run, begun.own)
+            except (Expired, FoldError):
                 yield ag_ui.RESYNC_FRAME
                 return
-            if session.feed.failure is not None:
-                yield _CUT
-                return
-            if session.feed.closed:
-                yield _CLOSED
-                return
-            await session.feed.wait(position)
+            joined = bytearray()
+            for each in events:
+                joined += b"".join(each.frames)
+                if each.frames:
+                    reader.hand(Cursor(epoch, each.seq, len(each.frames)))
+                if isinstance(each.event, RunEnded) or each.resync:
+                    yield bytes(joined)
+                    reader.handed()
+                    return
+            if joined:
+                yield bytes(joined)
+                reader.handed()
+                sent = True
+            position = upto + 1
+        if _is_past(session, run.id, position):
+            yield ag_ui.RESYNC_FRAME
+            return
+        if feed.failure is not None:
+            yield UNAVAILABLE
+            return
+        if feed.closed or reader.replaced:
+            yield REPLACED if reader.replaced else CLOSED
+            return
+        # Before anything was sent, a stock client would take the end for a run that said nothing (DESIGN §14.6).
+        ends_at = reader.ends_at if sent else math.inf
+        if feed.time >= ends_at:
+            return
+        await feed.wait(position, until=ends_at)
 
 
 def _is_past(session: LiveSession, run_id: str, position: int) -> bool:
@@ -150,38 +148,18 @@ def _is_past(session: LiveSession, run_id: str, position: int) -> bool:
     return ended_at is not None and position > ended_at
 
 
-def _frames(encoder: Encoder, epoch: str, seq: int, event: Event, entry: Entry | None) -> tuple[bytes, ...]:
-    """The frames of an event; made once for all readers while it is in the tail."""
-    if entry is None:
-        return encoder.frames(epoch, seq, event)
-    frames = entry.frames[_CODEC] = encoder.frames(epoch, seq, event, entry.frames.get(_CODEC))
-    return frames
-
-
-async def _entries(
-    session: LiveSession, store: Store, first: int, run: str
-) -> tuple[list[tuple[int, Event, Entry | None]], int]:
-    """Published events of a run from number ``first`` on, and the number up to which nothing was left out. Cold ones
-    come from the log first; the tail is a slice, taken without an await."""
-    feed = session.feed
-    if first < feed.first_seq:
-        upto = min(feed.first_seq, feed.last_seq + 1, first + PAGE) - 1
-        cold = await store.events(session.id, first, upto, run)
-        await asyncio.sleep(0)  # not every store makes its callers wait
-        return [(seq, native.decode(line), None) for seq, line in cold], upto
-    return [(entry.seq, entry.event, entry) for entry in feed.since(first) if entry.run == run], feed.last_seq
-
-
-def _pieces(frames: list[bytes]) -> list[bytes]:
+def pieces(frames: Iterable[bytes]) -> Iterator[bytes]:
     """The frames, joined into writes of a bounded size."""
-    pieces, joined = [], bytearray()
+    joined = bytearray()
     for data in frames:
         joined += data
         if len(joined) >= PIECE:
-            pieces.append(bytes(joined))
+            yield bytes(joined)
             joined.clear()
-    return [*pieces, bytes(joined)] if joined else pieces
+    if joined:
+        yield bytes(joined)
 
 
-def _resync() -> Conflict:
+def resync() -> Conflict:
+    """The refusal of a cursor that cannot be continued."""
     return Conflict("The cursor cannot be continued. Load the conversation again and join the run.", code="resync")

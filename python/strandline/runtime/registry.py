@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -12,6 +14,7 @@ from strandline.errors import TooMany
 from strandline.runtime.clock import Clock
 from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import drop_expired
+from strandline.runtime.readers import Reader, Resting
 from strandline.settings import Settings
 from strandline.stores.port import Store
 from strandline.stores.schema import mint_epoch
@@ -30,6 +33,7 @@ class Registry:
         # A session that was let go of while somebody still holds it must be found again, not loaded twice.
         self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
         self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
+        self._resting = Resting()
         self.closed = False
 
     def in_memory(self) -> list[LiveSession]:
@@ -45,24 +49,55 @@ class Registry:
         session = await self._load(session_id)
         return session if session is not None and session.stored else None
 
-    def admit_reader(self, session_id: str) -> None:
-        """Raise TooMany when this session, or this process, has as many readers as it may have."""
+    def admit_reader(self, session_id: str, reader: Reader | None = None) -> None:
+        """Raise TooMany when this session, or this process, has as many readers as it may have. One that takes the
+        place of another is not one more."""
         session = self._live.get(session_id)
+        if session is not None and reader is not None and session.readers.replaces(reader):
+            return
         if sum(len(each.readers) for each in self._live.values()) >= self._settings.max_readers:
             raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
         if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
             raise TooMany("Too many streams are open on this session.", code="too-many-readers", retry_after=5.0)
 
+    @contextmanager
+    def place(self, session: LiveSession, reader: Reader, *, counted: bool = True) -> Iterator[Reader]:
+        """Be among the session's readers, counted and taken in one step: those who come at the same moment are not all
+        let in. ``counted`` ones may be refused (TooMany), before anything was sent."""
+        if not session.feed.deleted:
+            self.keep(session)
+        if counted:
+            self.admit_reader(session.id, reader)
+        if self._settings.max_stream_age:
+            reader.ends_at = self._clock.monotonic() + self._settings.max_stream_age
+        session.readers.enter(reader)
+        try:
+            yield reader
+        finally:
+            session.readers.leave(reader, self._clock.now(), self._clock.monotonic() + self._settings.reader_memory)
+
     def keep(self, session: LiveSession) -> None:
         """Something happened in this session: it is in memory, whoever let go of it meanwhile."""
         self._live[session.id] = session
+
+    def forget(self, session: LiveSession) -> None:
+        """The session was deleted: whoever asks for its id from now on finds nothing, or a new one."""
+        if self._live.get(session.id) is session:
+            del self._live[session.id]
+        if self._held.get(session.id) is session:
+            del self._held[session.id]
+        self._resting.take(session.id)
 
     def forget_idle(self, now: float) -> None:
         """Let go of sessions that nobody has used for a while."""
         for session in list(self._live.values()):
             drop_expired(session, now)
+            session.readers.sweep(now)
+            session.feed.tick(now)
             if session.idle and now - session.touched >= self._settings.session_idle:
                 del self._live[session.id]
+                self._resting.keep(session.id, session.state.record.epoch, session.readers.left)
+        self._resting.expire(now)
 
     async def _load(self, session_id: str) -> LiveSession | None:
         session = self._live.get(session_id) or self._held.get(session_id)
@@ -97,6 +132,7 @@ class Registry:
 
     def _register(self, state: SessionState, *, stored: bool) -> LiveSession:
         session = LiveSession(state, stored=stored, at=self._clock.monotonic())
+        session.readers.remember(self._resting.take(session.id, state.record.epoch))
         if self.closed:
             session.feed.close()
         self._live[session.id] = self._held[session.id] = session

@@ -56,6 +56,10 @@ class Runner:
             elif not run.active:
                 self._finished(session, run)
 
+    def deleted(self, session: LiveSession) -> None:
+        """Nothing of it is left."""
+        self.sessions.forget(session)
+
     def gave_up(self) -> None:
         """Commits fail for good: end everything; the ends are written as ``lost`` when the store is back."""
         self.sessions.lost_track()

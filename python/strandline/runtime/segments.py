@@ -79,9 +79,16 @@ class Segments:
         plan.trim = min([number, *rest]) - 1
         return plan
 
+    def forget(self, session: LiveSession) -> None:
+        """The session was deleted: its events need no place any more."""
+        self._open.pop(session, None)
+        self._due.pop(session, None)
+
     def written(self, plan: Plan, now: float) -> None:
         """The batch with this plan was committed, and published."""
         for session, upto in plan.upto.items():
+            if session.feed.deleted:
+                continue
             session.segmented = upto
             del self._open[session]
             del self._due[session]

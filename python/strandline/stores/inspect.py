@@ -18,7 +18,7 @@ from strandline.errors import StoreRefused
 from strandline.stores import schema
 from strandline.stores.faults import refused
 from strandline.stores.lock import FileLock
-from strandline.stores.queries import SQL
+from strandline.stores.queries import BEGINNING, MIGRATIONS, SQL
 from strandline.stores.rows import (
     inflate,
     merged,
@@ -42,7 +42,12 @@ class Inspector:
         self._db = _read_only(self.path)
         try:
             with self._snapshot():
-                _admit(self._db, self.path)
+                version, newest = _admit(self._db, self.path), MIGRATIONS[-1].version
+            if version < newest:
+                raise StoreRefused(
+                    f"{self.path} has schema {version}, this Strandline reads schema {newest}: "
+                    "start the server once, it brings the file forward."
+                )
         except BaseException:
             self._db.close()
             raise
@@ -62,7 +67,7 @@ class Inspector:
     def sessions(self, limit: int = 100) -> list[SessionRecord]:
         """Everybody's sessions, newest ``updated_at`` first."""
         with self._snapshot() as db:
-            return [session_from(row) for row in db.execute(SQL["list_sessions"], (_EVER, limit))]
+            return [session_from(row) for row in db.execute(SQL["list_sessions"], (*BEGINNING, None, limit))]
 
     def session(self, session_id: str) -> SessionRecord | None:
         """One session, or None."""
@@ -134,9 +139,11 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _admit(db: sqlite3.Connection, path: Path) -> None:
-    if schema.admit(db, path) == 0:
+def _admit(db: sqlite3.Connection, path: Path) -> int:
+    version = schema.admit(db, path)
+    if version == 0:
         raise StoreRefused(f"{path} is empty: no Strandline server has written to it yet.")
+    return version
 
 
 def _check_exists(path: Path) -> None:
@@ -145,7 +152,10 @@ def _check_exists(path: Path) -> None:
 
 
 def _journal_events(db: sqlite3.Connection, session_id: str, run: str | None) -> Iterator[tuple[int, bytes]]:
-    for _, blob in db.execute(SQL["read_journal"]):
+    erased = schema.erased(db).get(session_id, 0)
+    for number, blob in db.execute(SQL["read_journal"]):
+        if number <= erased:
+            continue
         for entry in unpack_journal(blob):
             if entry.session == session_id:
                 for seq, event in enumerate(entry.events, entry.first_seq):

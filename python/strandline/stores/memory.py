@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
-from strandline.stores.port import Batch, Entry, Segment
+from strandline.stores.port import Batch, Entry, Place, Segment
 from strandline.stores.rows import merged, segments_from
 
 
@@ -28,6 +28,7 @@ class MemoryStore:
         self._runs: dict[str, RunRecord] = {}
         self._keys: dict[tuple[str, str], str] = {}
         self._log: dict[str, list[Segment]] = {}
+        self._erased: dict[str, int] = {}
 
     async def open(self) -> int:
         if self._is_open:
@@ -57,8 +58,12 @@ class MemoryStore:
             self._runs[run.id] = run
         for segment in batch.segments:
             self._log.setdefault(segment.session, []).append(segment)
+        for session_id in batch.deleted:
+            self._erase(session_id)
+            self._erased[session_id] = batch.number
         if batch.trim is not None:
             self._journal = {number: entries for number, entries in self._journal.items() if number > batch.trim}
+            self._erased = {session: number for session, number in self._erased.items() if number > batch.trim}
         self._last = batch.number
 
     async def session(self, session_id: str) -> SessionRecord | None:
@@ -66,15 +71,21 @@ class MemoryStore:
         return self._sessions.get(session_id)
 
     async def sessions(
-        self, owner: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        owner: str | None = None,
+        limit: int = 100,
+        before: Place | None = None,
+        *,
+        archived: bool | None = None,
     ) -> list[SessionRecord]:
         self._check_open()
+        place = None if before is None else (-before[0], before[1])
         found = [
-            record
+            ((-record.updated_at, record.id), record)
             for record in self._sessions.values()
-            if (owner is None or record.owner == owner) and (before is None or record.updated_at < before)
+            if owner in (None, record.owner) and archived in (None, record.archived)
         ]
-        return sorted(found, key=lambda record: (-record.updated_at, record.id))[:limit]
+        return [record for at, record in sorted(found) if place is None or at > place][:limit]
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
         self._check_open()
@@ -125,8 +136,10 @@ class MemoryStore:
 
     def _settle_journal(self) -> None:
         pending: dict[str, dict[int, bytes]] = {}
-        for entries in self._journal.values():
+        for number, entries in self._journal.items():
             for entry in entries:
+                if number <= self._erased.get(entry.session, 0):
+                    continue
                 pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
         for session, events in pending.items():
             segments = self._log.setdefault(session, [])
@@ -139,6 +152,14 @@ class MemoryStore:
             if record is not None and record.last_seq < newest:
                 self._sessions[session] = replace(record, last_seq=newest)
         self._journal.clear()
+        self._erased.clear()
+
+    def _erase(self, session_id: str) -> None:
+        self._sessions.pop(session_id, None)
+        self._messages.pop(session_id, None)
+        self._log.pop(session_id, None)
+        self._runs = {id: run for id, run in self._runs.items() if run.session != session_id}
+        self._keys = {name: run for name, run in self._keys.items() if name[0] != session_id}
 
     def _keys_after(self, batch: Batch) -> dict[tuple[str, str], str]:
         named = [run for run in batch.runs if run.key is not None]

@@ -10,13 +10,15 @@ Promises
 2. **Durable.** When ``commit`` returns, the batch survives the death of the process; with ``durability="full"``
    (the default) also the loss of power.
 3. **Idempotent.** A batch has a number. Committing the same number again after a success changes nothing.
-4. **Ordered.** Numbers grow. Sequence numbers of a session are gapless and given by the caller; the store returns
+4. **Gone.** After a batch that deletes a session nothing of it can be read, also not after a crash: what the journal
+   still holds of it is void. Its id may be used again by a later batch.
+5. **Ordered.** Numbers grow. Sequence numbers of a session are gapless and given by the caller; the store returns
    events ordered by them.
-5. **Nothing is lost in between.** After ``open`` returns, every event of every committed batch is readable with
+6. **Nothing is lost in between.** After ``open`` returns, every event of every committed batch is readable with
    ``events``: what the journal of an earlier process held has been turned into log segments. While the store is open
    the caller keeps events in memory until a segment that holds them was committed.
-6. **Reads never block the writer**, and never see half a batch.
-7. **Exclusive.** A second ``open`` of the same file, from any process, raises StoreInUse and says what to do.
+7. **Reads never block the writer**, and never see half a batch.
+8. **Exclusive.** A second ``open`` of the same file, from any process, raises StoreInUse and says what to do.
 
 Errors: ``StoreUnavailable`` when the medium refuses (disk full, locked, read-only, I/O error): nothing acknowledged is
 lost, the caller may try again. ``StoreRefused`` (StoreInUse, StoreTooNew, StoreDamaged) from ``open`` only.
@@ -71,6 +73,8 @@ class Batch:
     number: grows with every batch; entries go into the journal under it (no journal row when there are none).
     sessions, messages, runs: whole rows to insert or replace. segments: log segments to add.
     trim: journal rows up to and including this number are deleted (their events are all in segments), or None.
+    deleted: sessions whose rows, messages, runs and segments are deleted, after everything else of the batch was
+    written; no entry of the batch is theirs.
     """
 
     number: int
@@ -80,6 +84,11 @@ class Batch:
     runs: tuple[RunRecord, ...] = ()
     segments: tuple[Segment, ...] = field(default=())
     trim: int | None = None
+    deleted: tuple[str, ...] = ()
+
+
+Place = tuple[int, str]
+"""Where a page of sessions ended: ``updated_at`` (ms) and ``id`` of its last one."""
 
 
 class Store(Protocol):
@@ -106,10 +115,15 @@ class Store(Protocol):
         """One session, or None."""
 
     async def sessions(
-        self, owner: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        owner: str | None = None,
+        limit: int = 100,
+        before: Place | None = None,
+        *,
+        archived: bool | None = None,
     ) -> list[SessionRecord]:
-        """Sessions, newest ``updated_at`` first (``id`` where equal); ``owner`` None means everybody's; ``before``:
-        updated earlier (ms)."""
+        """Sessions, newest ``updated_at`` first (``id`` where equal), strictly after the place ``before``;
+        ``owner`` None means everybody's, ``archived`` None both kinds."""
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
         """Every message version of a session without its content (``parts`` None), in order of creation."""

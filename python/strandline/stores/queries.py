@@ -16,6 +16,9 @@ _HEADER = re.compile(r"^-- ([a-z_]+) --$", re.MULTILINE)
 _ROW = re.compile(r"VALUES (\([?, ]+\))")
 _MIGRATION = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
+BEGINNING = (2**63 - 1, "")
+"""The place before the first of all sessions, for ``list_sessions``."""
+
 _BLOCKS = (64, 8, 1)
 """How many rows one statement may take. Three sizes: few steps for many rows, and few statements to keep prepared."""
 

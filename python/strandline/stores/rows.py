@@ -46,11 +46,13 @@ def session_row(record: SessionRecord) -> Row:
         record.last_seq,
         record.leaf,
         record.title,
+        int(record.archived),
     )
 
 
 def session_from(row: Row) -> SessionRecord:
-    return SessionRecord(*row)
+    *fields, archived = row
+    return SessionRecord(*[*fields, bool(archived)])
 
 
 def message_row(record: MessageRecord) -> Row:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
@@ -111,15 +111,24 @@ def settle_journal(db: sqlite3.Connection) -> int:
     Killed between two slices, the next start carries on; an event that is in a segment already is not written again.
     """
     last = int(db.execute(SQL["last_batch"]).fetchone()[0])
+    void = erased(db)
     while True:
-        number, pending = _journal_slice(db)
+        number, pending = _journal_slice(db, void)
         if number is None:
+            if void:
+                db.execute(SQL["trim_erased"], (last,))
             return last
         with _transaction(db):
             for session, events in pending.items():
                 _settle(db, session, events)
             db.execute(SQL["trim_journal"], (number,))
+            db.execute(SQL["trim_erased"], (number,))
             db.execute(SQL["put_meta"], ("last_batch", last))
+
+
+def erased(db: sqlite3.Connection) -> dict[str, int]:
+    """Which sessions were deleted, and by which batch: what the journal holds of them up to that number is void."""
+    return dict(db.execute(SQL["read_erased"]).fetchall())
 
 
 def renew(db: sqlite3.Connection) -> int:
@@ -135,14 +144,16 @@ def _settled(db: sqlite3.Connection, path: Path) -> int:
         raise StoreDamaged(f"The journal in {path} cannot be read: restore a backup ({error}).") from error
 
 
-def _journal_slice(db: sqlite3.Connection) -> tuple[int | None, dict[str, dict[int, bytes]]]:
+def _journal_slice(db: sqlite3.Connection, void: Mapping[str, int]) -> tuple[int | None, dict[str, dict[int, bytes]]]:
     """The oldest rows of the journal, not more than one transaction should take: events by session and number."""
     number: int | None = None
     pending: dict[str, dict[int, bytes]] = {}
     size = 0
     with closing(db.execute(SQL["read_journal"])) as rows:
-        for number, blob in rows:  # noqa: B007  (the last one is where this slice ends)
+        for number, blob in rows:
             for entry in unpack_journal(blob):
+                if number <= void.get(entry.session, 0):
+                    continue
                 pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
             size += len(blob)
             if size >= _SLICE_BYTES:

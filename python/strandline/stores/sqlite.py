@@ -25,8 +25,8 @@ from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import schema
 from strandline.stores.faults import unavailable
 from strandline.stores.lock import FileLock
-from strandline.stores.port import Batch
-from strandline.stores.queries import SQL, in_blocks
+from strandline.stores.port import Batch, Place
+from strandline.stores.queries import BEGINNING, SQL, in_blocks
 from strandline.stores.rows import (
     Row,
     deflate,
@@ -50,7 +50,6 @@ _LONG_WAL = 16_384
 """Pages (64 MiB). A WAL that stays longer than this is checkpointed with the writer held back, so that it ends."""
 
 _EXPIRED_AT_ONCE = 200
-_EVER = 2**63 - 1
 
 
 class SqliteStore:
@@ -114,13 +113,18 @@ class SqliteStore:
         return session_from(rows[0]) if rows else None
 
     async def sessions(
-        self, owner: str | None = None, limit: int = 100, before: int | None = None
+        self,
+        owner: str | None = None,
+        limit: int = 100,
+        before: Place | None = None,
+        *,
+        archived: bool | None = None,
     ) -> list[SessionRecord]:
-        until = _EVER if before is None else before
+        page = (*(before or BEGINNING), archived, limit)
         if owner is None:
-            rows = await self._read("list_sessions", until, limit)
+            rows = await self._read("list_sessions", *page)
         else:
-            rows = await self._read("list_sessions_of_owner", until, limit, owner)
+            rows = await self._read("list_sessions_of_owner", *page, owner)
         return [session_from(row) for row in rows]
 
     async def outline(self, session_id: str) -> list[MessageRecord]:
@@ -217,8 +221,13 @@ class SqliteStore:
         if batch.segments:
             # A lazy map: rows are joined in the writer's thread, and deflated there.
             await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
+        for session_id in batch.deleted:
+            for name in ("erase_messages", "erase_runs", "erase_log", "erase_session"):
+                await db.execute_fetchall(SQL[name], (session_id,))
+            await db.execute_fetchall(SQL["put_erased"], (session_id, batch.number))
         if batch.trim is not None:
             await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
+            await db.execute_fetchall(SQL["trim_erased"], (batch.trim,))
         if batch.trim is not None or not batch.entries:
             await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
 

@@ -75,6 +75,17 @@ def test_tail_begins_after_a_cursor(demo: Server, say: Any, tmp_path: Path) -> N
         assert "the log cannot be continued from there" in tail.err
 
 
+def test_tail_ends_when_the_session_is_deleted(demo: Server, tmp_path: Path) -> None:
+    post(demo.api, "gone", "m0", "say nothing", whole=True)
+    with command("tail", "gone", "--url", demo.api, "--json", cwd=tmp_path) as tail:
+        until("the snapshot", lambda: '"snapshot"' in tail.out)
+        assert httpx.delete(f"{demo.api}/sessions/gone").status_code == 204
+        until("the end", lambda: tail.process.poll() is not None)
+        assert tail.process.returncode == 1
+    assert frames(tail.out)[-1]["type"] == "session-deleted"
+    assert "The session was deleted." in tail.err and "connection lost" not in tail.err
+
+
 def test_tail_gives_up_in_the_end(tmp_path: Path) -> None:
     with server("demo", "--no-browser", "--db", "d.db", cwd=tmp_path) as started:
         post(started.api, "s", "m", "say nothing", whole=True)

@@ -25,6 +25,8 @@ def short(events: list[dict[str, Any]]) -> list[str]:
     return [" ".join([each["type"], *(str(each[name]) for name in names if name in each)]) for each in events]
 
 
+PLACE = {"strandline": {"parent": None, "message": "m1"}}
+
 TEXT: Chunks = [
     {"type": "text-start", "id": "t"},
     {"type": "text-delta", "id": "t", "delta": "Hello"},
@@ -45,7 +47,7 @@ CALL: Chunks = [
 
 def test_a_text_reply() -> None:
     assert said(TEXT) == [
-        {"type": "RUN_STARTED", "threadId": "c", "runId": "r1", "protocolVersion": "1.0"},
+        {"type": "RUN_STARTED", "threadId": "c", "runId": "r1", "protocolVersion": "1.0", "metadata": PLACE},
         {"type": "TEXT_MESSAGE_START", "messageId": "m1", "role": "assistant"},
         {"type": "TEXT_MESSAGE_CONTENT", "messageId": "m1", "delta": "Hello"},
         {"type": "TEXT_MESSAGE_END", "messageId": "m1"},
@@ -219,7 +221,7 @@ def test_a_suspended_run_says_what_it_waits_for() -> None:
 def test_a_completed_run_never_says_tool_calls_for_the_processor_would_wait_for_more() -> None:
     log, _ = log_of(TEXT, status=None)
     end = RunEnded(9, "a", "r1", "m1", "m1", Status.COMPLETED, "completed", finish_reason="tool-calls")
-    encoder = Encoder(THREAD)
+    encoder = Encoder(THREAD, str)
     for seq, event in log:
         encoder.frames(EPOCH, seq, event)
     last = event_of(encoder.frames(EPOCH, 99, end)[-1])
@@ -230,7 +232,7 @@ def test_usage_is_told_where_ag_ui_has_a_name_for_it() -> None:
     run = RunQueued(1, "u", "r1", "m1", "m1", None, "a")
     usage = {"inputTokens": 3, "outputTokens": True, "cost": 0.1}
     end = RunEnded(9, "a", "r1", "m1", "m1", Status.COMPLETED, "completed", usage=usage)
-    encoder = Encoder(THREAD)
+    encoder = Encoder(THREAD, str)
     encoder.frames(EPOCH, 1, run)
     assert event_of(encoder.frames(EPOCH, 2, end)[-1])["usage"] == [{"inputTokens": 3}]
 
@@ -262,7 +264,7 @@ def test_what_an_open_stream_cannot_be_told_ends_it_and_a_new_reader_is_sent_the
 
 
 def test_a_message_that_was_started_over_forgets_what_it_said() -> None:
-    encoder = Encoder(THREAD)
+    encoder = Encoder(THREAD, str)
     encoder.frames(EPOCH, 1, RunQueued(1, "u", "r1", "m1", "m1", None, "a"))
     encoder.frames(EPOCH, 2, Appended(2, "r1", "m1", tuple(TEXT)))
     assert encoder.frames(EPOCH, 3, MessageReset(3, "a", "r1", "m1", "m1")) == (RESYNC_FRAME,)
@@ -276,7 +278,7 @@ def test_a_run_whose_log_is_gone_is_told_from_what_is_stored_with_one_id_at_the_
     for chunk in [*TEXT, *CALL]:
         fold.push(chunk)
     run = RunRecord("r1", "c", "m1", "m1", None, "a", "u", Status.STOPPED, 1, 3, last_seq=9, reason="user")
-    frames = [each + b"\n\n" for each in finished(THREAD, run, fold, EPOCH).split(b"\n\n")[:-1]]
+    frames = [each + b"\n\n" for each in finished(THREAD, run, fold, EPOCH, str).split(b"\n\n")[:-1]]
     assert [cursor_of(frame) for frame in frames] == [None] * (len(frames) - 1) + [f"{EPOCH}.9.1"]
     assert event_of(frames[0])["type"] == "RUN_STARTED"
     assert event_of(frames[-1])["outcome"] == {"type": "cancelled"}

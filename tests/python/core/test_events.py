@@ -16,6 +16,7 @@ from strandline.core.events import (
     RunEnded,
     RunQueued,
     RunStarted,
+    SessionChanged,
     StopRequested,
     run_of,
 )
@@ -32,6 +33,8 @@ EVENTS: list[Event] = [
     MessageReset(1, "agent:reply", "r", "v", "m"),
     StopRequested(1, "user:ann", "r", "user"),
     RunEnded(1, "server", "r", "v", "m", Status.LOST, "shutdown"),
+    SessionChanged(1, "user:ann", None, False),
+    SessionChanged(1, "user:ann", "A title", True),
     RunEnded(1, "agent:a", "r", "v", "m", Status.FAILED, "agent-error", "No.", "stop", {"tokens": 1}),
 ]
 
@@ -47,5 +50,5 @@ def test_every_kind_is_tried_here() -> None:
     assert {type(event) for event in EVENTS} == set(KINDS.values())
 
 
-def test_all_but_messages_belong_to_a_run() -> None:
+def test_all_but_messages_and_sessions_belong_to_a_run() -> None:
     assert {run_of(event) for event in EVENTS} == {None, "r"}

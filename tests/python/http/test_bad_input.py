@@ -154,7 +154,9 @@ async def test_a_body_that_lies_about_its_length_is_not_read_for_ever() -> None:
 
 ROUTES = [
     ("GET", "/api/chat/{}/stream"), ("POST", "/api/chat/{}/stop"), ("GET", "/api/chat/{}/messages"),
-    ("GET", "/api/sessions/{}"), ("GET", "/api/sessions/{}/events"),
+    ("GET", "/api/sessions/{}"), ("GET", "/api/sessions/{}/events"), ("GET", "/api/sessions/{}/messages"),
+    ("POST", "/api/sessions/{}/messages"), ("POST", "/api/sessions/{}/stop"), ("PATCH", "/api/sessions/{}"),
+    ("DELETE", "/api/sessions/{}"),
 ]  # fmt: skip
 
 
@@ -198,7 +200,7 @@ async def test_paths_that_are_not_routes(rig: Rig, method: str, path: str) -> No
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/api/chat"), ("DELETE", "/api/chat"), ("POST", "/api/sessions"), ("PATCH", "/api/sessions/c")],
+    [("GET", "/api/chat"), ("DELETE", "/api/chat"), ("PATCH", "/api/sessions"), ("POST", "/api/sessions/c")],
 )
 async def test_methods_that_are_not_there(rig: Rig, method: str, path: str) -> None:
     check_problem(await rig.ask(method, path), 404)
@@ -212,11 +214,15 @@ async def test_unknown_sessions(rig: Rig) -> None:
         ("POST", "/api/chat/nobody/stop"),
         ("GET", "/api/sessions/nobody"),
         ("GET", "/api/sessions/nobody/events"),
+        ("GET", "/api/sessions/nobody/messages"),
+        ("POST", "/api/sessions/nobody/stop"),
+        ("PATCH", "/api/sessions/nobody"),
+        ("DELETE", "/api/sessions/nobody"),
     ]:
-        answer = await rig.ask(method, path)
+        answer = await rig.ask(method, path, {"archived": True} if method == "PATCH" else None)
         check_problem(answer, 404)
         assert answer.code == "not-found"
-    assert (await rig.ask("GET", "/api/sessions")).json == {"sessions": []}
+    assert (await rig.ask("GET", "/api/sessions")).json == {"sessions": [], "next": None}
 
 
 @pytest.mark.parametrize("limit", ["abc", "-5", "0", "99999999999999999999999", "", "1.5"])
@@ -303,12 +309,20 @@ async def test_a_foreign_session_looks_exactly_like_an_unknown_one_on_every_rout
         ("GET", "/api/sessions/{}", None, {}),
         ("GET", "/api/sessions/{}/events", None, {}),
         ("GET", "/api/sessions/{}/events", None, {"Last-Event-ID": answer.cursor or ""}),
+        ("GET", "/api/sessions/{}/messages", None, {}),
+        ("GET", "/api/sessions/{}/messages?before=u1", None, {}),
+        ("POST", "/api/sessions/{}/stop", {}, {}),
+        ("POST", "/api/sessions/{}/stop", {"messageId": "u1"}, {}),
+        ("PATCH", "/api/sessions/{}", {"title": "mine now"}, {}),
+        ("PATCH", "/api/sessions/{}", {"owner": "eve"}, {}),
+        ("PATCH", "/api/sessions/{}", {}, {}),
+        ("DELETE", "/api/sessions/{}", None, {}),
     ]
     for method, path, body, headers in requests:
         unknown = told(await eve.ask(method, path.format("nobody"), body, headers), "nobody")
         for chat in ("hers", "done"):
             assert told(await eve.ask(method, path.format(chat), body, headers), chat) == unknown, (method, path)
-    assert (await eve.ask("GET", "/api/sessions")).json == {"sessions": []}
+    assert (await eve.ask("GET", "/api/sessions")).json == {"sessions": [], "next": None}
     for body in ({}, {"trigger": "regenerate-message"}):
         refused = await eve.post("hers", **body)
         assert (refused.status, refused.code) == (404, "not-found")

@@ -49,13 +49,13 @@ async def test_a_preflight_allows_every_header_that_clients_send() -> None:
     )
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == APP
-    assert names(answer.headers["access-control-allow-methods"]) == {"get", "post"}
+    assert names(answer.headers["access-control-allow-methods"]) == {"get", "post", "patch", "delete"}
     assert "access-control-allow-credentials" not in answer.headers
 
 
 async def test_a_preflight_refuses_other_headers_methods_and_origins() -> None:
     assert (await preflight(make(), headers="x-secret")).status_code == 400
-    assert (await preflight(make(), method="DELETE")).status_code == 400
+    assert (await preflight(make(), method="PUT")).status_code == 400
     refused = await preflight(make(), origin="https://evil.example")
     assert refused.status_code == 400
     assert "access-control-allow-origin" not in refused.headers
@@ -76,15 +76,13 @@ async def test_an_answer_exposes_the_headers_that_clients_read() -> None:
 async def test_options_add_to_what_clients_need() -> None:
     app = make(
         [APP, "http://localhost:3000"],
-        allow_methods=["DELETE"],
+        allow_methods=["PUT"],
         allow_headers=["X-Tenant"],
         expose_headers=["X-Trace"],
         allow_credentials=True,
         max_age=5,
     )
-    answer = await preflight(
-        app, origin="http://localhost:3000", method="DELETE", headers="x-tenant, strandline-client"
-    )
+    answer = await preflight(app, origin="http://localhost:3000", method="PUT", headers="x-tenant, strandline-client")
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-credentials"] == "true"
     assert answer.headers["access-control-max-age"] == "5"

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from rig import Answer, Rig, running
-from strandline.testing import until
 
 
 def events(answer: Answer) -> list[dict[str, Any]]:
@@ -75,36 +74,6 @@ async def test_a_cursor_that_cannot_be_continued_gets_the_snapshot(rig: Rig, cur
     assert feed.frames[0].chunk["type"] == "snapshot"
 
 
-async def test_readers_are_announced_as_they_come_and_go(rig: Rig) -> None:
-    answer, call = await rig.begun(headers={"strandline-device": "phone"})
-    feed = await rig.open("GET", "/api/sessions/c/events")
-
-    def shown() -> list[str]:
-        last = [frame.chunk for frame in feed.frames if frame.chunk["type"] == "readers"][-1:]
-        return sorted(reader["wire"] for chunk in last for reader in chunk["readers"])
-
-    await until(lambda: shown() == ["ai-sdk", "session"])
-    reader = next(each for each in feed.frames[-1].chunk["readers"] if each["wire"] == "ai-sdk")
-    assert (reader["user"], reader["device"], reader["run"]) == ("ann", "phone", call.run.id)
-    await answer.drop()
-    await until(lambda: shown() == ["session"])
-    assert not call.closed, "a connection is only a reader"
-    assert (await rig.ask("GET", "/api/sessions/c")).json["readers"][0]["wire"] == "session"
-
-
-async def test_sessions_are_listed_newest_first_with_their_active_run(rig: Rig) -> None:
-    for number in range(3):
-        await rig.clock.advance(1)
-        answer, call = await rig.begun(f"c{number}", f"title {number}")
-        if number < 2:
-            call.finish()
-            await answer.end()
-    listed = (await rig.ask("GET", "/api/sessions")).json["sessions"]
-    assert [(each["id"], each["title"]) for each in listed] == [(f"c{n}", f"title {n}") for n in (2, 1, 0)]
-    assert [each["activeRun"] for each in listed] == [call.run.id, None, None]
-    assert len((await rig.ask("GET", "/api/sessions?limit=2")).json["sessions"]) == 2
-
-
 async def test_a_snapshot_and_what_follows_it_are_never_apart(rig: Rig) -> None:
     answer, call = await rig.begun()
     feeds: list[Answer] = []
@@ -134,3 +103,36 @@ async def test_a_feed_that_fell_behind_what_the_log_still_has_is_not_left_with_a
         feed = await rig.open("GET", f"/api/sessions/c/events?after={epoch}.2.1")
         await feed.until(lambda: feed.frames)
         assert feed.frames[0].chunk["type"] == "snapshot"
+
+
+@pytest.mark.parametrize("query", ["", "?only=state"])
+async def test_a_feed_ends_with_a_frame_of_its_own_when_the_session_is_deleted(rig: Rig, query: str) -> None:
+    answer, call = await rig.begun()
+    call.say("said ")
+    await answer.until_text("said ")
+    feed = await rig.open("GET", f"/api/sessions/c/events{query}")
+    await feed.until(lambda: len(feed.frames) >= 2)
+    assert (await rig.ask("DELETE", "/api/sessions/c")).status == 204
+    await feed.end()
+    assert (feed.frames[-1].chunk, feed.frames[-1].cursor) == ({"type": "session-deleted"}, None)
+    assert events(feed)[-1]["reason"] == "deleted"
+    await answer.end()
+    assert answer.types[-2:] == ["abort", "[DONE]"]
+    assert (await rig.ask("GET", "/api/sessions/c/readers")).status == 404
+
+
+async def test_a_reader_that_is_up_to_date_goes_on_also_when_the_log_has_been_let_go() -> None:
+    async with running(log_retention=60.0) as rig:
+        await conversation(rig, 1)
+        session = await rig.sessions.find("c")
+        cursor = str(session.feed.cursor(session.state.record.epoch))
+        del session
+        await rig.go_cold()
+        await rig.clock.jump(61)
+        await rig.passing(lambda: not rig.store.inner._log.get("c"))
+        feed = await rig.open("GET", f"/api/sessions/c/events?after={cursor}")
+        await feed.until(lambda: feed.frames)
+        assert feed.frames[0].chunk["type"] == "readers"
+        await rig.begun(id="u5")
+        await feed.until(lambda: events(feed))
+        assert events(feed)[0]["seq"] == int(cursor.split(".")[1]) + 1

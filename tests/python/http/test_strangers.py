@@ -150,7 +150,7 @@ async def test_a_policy_that_lets_others_in_makes_one_session_for_both() -> None
         await reading.end()
         assert reading.text == "hello you"
         # The list is of one's own.
-        assert (await bob.ask("GET", "/api/sessions", headers=operator)).json == {"sessions": []}
+        assert (await bob.ask("GET", "/api/sessions", headers=operator)).json == {"sessions": [], "next": None}
 
 
 async def test_a_strangers_stop_is_not_remembered_for_somebody_else(rig: Rig) -> None:

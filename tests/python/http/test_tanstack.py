@@ -89,6 +89,7 @@ async def test_a_message_is_answered_with_its_run_from_the_first_event(rig: Rig)
         "threadId": "c",
         "runId": "r1",
         "protocolVersion": "1.0",
+        "metadata": {"strandline": {"parent": "u1", "message": answer.headers["strandline-message"]}},
     }
     assert text_of(answer) == "Hello"
     assert kinds(answer)[-1] == "RUN_FINISHED"
@@ -374,7 +375,14 @@ async def test_hydrate_leaves_out_what_is_being_written_and_names_its_run(rig: R
 
 async def test_unknown_and_foreign_threads_hydrate_empty(rig: Rig) -> None:
     await ended(rig, "x")
-    nothing = {"messages": [], "activeRun": None, "interrupts": None, "page": {"truncated": False}}
+    nothing = {
+        "messages": [],
+        "activeRun": None,
+        "interrupts": None,
+        "page": {"truncated": False},
+        "cursor": None,
+        "leaf": None,
+    }
     assert await hydrate(rig, "nothing") == nothing
     assert await hydrate(rig, **{"x-user": "bob"}) == nothing
 

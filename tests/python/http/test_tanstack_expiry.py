@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from rig import Rig
-from strandline.runtime.reading import Reader
+from strandline.runtime.readers import Reader
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from chunk_lists import BOUNDED, chunk_lists
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ag_ui_logs import MESSAGE, Chunks, event_of, log_of, one_text_at_a_time, whole
@@ -26,6 +26,17 @@ from strandline.core.run import Status
 
 TESTS = Path(__file__).parents[2]
 Told = dict[str, Any]
+
+METADATA_IN_TWO_PIECES: Chunks = [
+    {"type": "message-metadata", "messageMetadata": {"usage": {"input": 1}}},
+    {"type": "text-start", "id": "p1"},
+    {"type": "text-delta", "id": "p1", "delta": "before"},
+    {"type": "reasoning-start", "id": "p2"},
+    {"type": "reasoning-delta", "id": "p2", "delta": "hm"},
+    {"type": "text-delta", "id": "p1", "delta": " and after"},
+    {"type": "message-metadata", "messageMetadata": {"usage": {"output": 2}}},
+]
+"""The second piece comes when the reply is shown as two messages."""
 
 
 def read_with_clients(lists: Iterable[list[dict[str, Any]]]) -> list[Told]:
@@ -49,6 +60,7 @@ def replies() -> list[tuple[Chunks, FoldState, list[dict[str, Any]]]]:
 
     @settings(BOUNDED, max_examples=300)
     @given(chunk_lists(), st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    @example(METADATA_IN_TWO_PIECES, [1])
     def collect(chunks: Chunks, sizes: list[int]) -> None:
         log, state = log_of(one_text_at_a_time(chunks), sizes, Status.COMPLETED)
         found.append((chunks, state, [event_of(frame) for frame in whole(log)]))
@@ -118,6 +130,18 @@ def test_inputs_are_what_was_called_with(replies: Any, told: list[Told]) -> None
                 assert value == part["input"], (chunks, events)
                 seen += 1
     assert seen > 100
+
+
+def test_metadata_is_merged_as_deeply_as_the_message_has_it(replies: Any, told: list[Told]) -> None:
+    seen = 0
+    for (chunks, state, events), theirs in zip(replies, told, strict=True):
+        first, *rest = theirs["tanstack"] or [{"id": None}]
+        if first["id"] != MESSAGE:
+            continue  # nothing but spaces
+        assert first.get("metadata", {}) == (state.metadata or {}), (chunks, events)
+        assert not any(each.get("metadata") for each in rest)
+        seen += bool(state.metadata)
+    assert seen > 30
 
 
 def test_history_shows_what_the_stream_showed(replies: Any, told: list[Told]) -> None:

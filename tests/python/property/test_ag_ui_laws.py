@@ -93,7 +93,7 @@ def test_ids_are_distinct_and_in_order(log: Log) -> None:
 def test_a_reader_that_comes_in_anywhere_is_sent_the_same_frames(log: Log, data: st.DataObject) -> None:
     once = frames_of(log)
     at = data.draw(st.integers(0, len(log)))
-    later = Encoder(THREAD)
+    later = Encoder(THREAD, str)
     for index, (seq, event) in enumerate(log):
         # Warm: the frames are there already, and the encoder is only brought up to date. Cold: they are made again.
         known = once[index][1] if index < at else None

@@ -337,7 +337,7 @@ async def test_a_run_is_never_outside_of_what_is_in_memory() -> None:
         await rig.passing(lambda: "c" not in rig.sessions._live)
         go.set()
         store.messages = real  # type: ignore[method-assign]
-        run = await submitting
+        _, run = await submitting
         await rig.agent.called(2)
         assert [list(session.live) for session in rig.sessions.in_memory()] == [[run.id]]
     assert {each.id: each.reason for each in store._runs.values()}[run.id] == "shutdown"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_samples import entry, events, message, reopen, run, segment, session, whole_batch
 
+from strandline.core.records import SessionRecord
 from strandline.core.run import Status
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import MemoryStore, SqliteStore, Store, open_store
@@ -174,17 +176,39 @@ async def test_values_come_back_exactly(store: Store) -> None:
 async def test_sessions_come_newest_first_in_pages_and_by_owner(store: Store) -> None:
     records = [session(f"s{n}", updated_at=n, owner="ann" if n % 2 else "bob") for n in range(1, 11)]
     await store.commit(Batch(1, sessions=tuple(records)))
-    seen: list[int] = []
-    before = None
-    while page := await store.sessions(limit=3, before=before):
-        assert len(page) <= 3
-        seen += [record.updated_at for record in page]
-        before = page[-1].updated_at
-    assert seen == list(range(10, 0, -1))
+    assert [r.updated_at for r in await paged(store, 3)] == list(range(10, 0, -1))
     assert [r.updated_at for r in await store.sessions("ann")] == [9, 7, 5, 3, 1]
-    assert [r.updated_at for r in await store.sessions("ann", limit=2, before=7)] == [5, 3]
+    assert [r.updated_at for r in await store.sessions("ann", limit=2, before=(7, "s7"))] == [5, 3]
     assert await store.sessions("nobody") == []
     assert await store.sessions(limit=0) == []
+
+
+async def paged(store: Store, limit: int, owner: str | None = None, **named: Any) -> list[SessionRecord]:
+    """Every page, one after the other."""
+    seen: list[SessionRecord] = []
+    before = None
+    while page := await store.sessions(owner, limit, before, **named):
+        assert len(page) <= limit
+        seen += page
+        before = (page[-1].updated_at, page[-1].id)
+    return seen
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+async def test_sessions_of_the_same_time_are_neither_skipped_nor_repeated_between_pages(
+    store: Store, limit: int
+) -> None:
+    times = {"a": 5, "b": 7, "c": 7, "d": 7, "e": 7, "f": 9, "g": 1}
+    await store.commit(
+        Batch(1, sessions=tuple(session(id, updated_at=at, archived=id in "cdg") for id, at in times.items()))
+    )
+    assert [record.id for record in await paged(store, limit)] == ["f", "b", "c", "d", "e", "a", "g"]
+    for owner in (None, "ann"):
+        assert [record.id for record in await paged(store, limit, owner, archived=False)] == ["f", "b", "e", "a"]
+        assert [record.id for record in await paged(store, limit, owner, archived=True)] == ["c", "d", "g"]
+    assert await paged(store, limit, "bob") == []
+    # A place need not be that of a session which is still there.
+    assert [record.id for record in await store.sessions(before=(7, "cc"))] == ["d", "e", "a", "g"]
 
 
 async def test_an_outline_has_every_version_in_order_of_creation_and_no_content(store: Store) -> None:

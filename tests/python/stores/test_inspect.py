@@ -112,6 +112,18 @@ async def test_renewing_epochs_gives_every_session_its_own_and_needs_the_file_al
     await store.close()
 
 
+async def test_a_deleted_session_is_not_shown_from_the_journal(store: SqliteStore, path: Path) -> None:
+    await store.commit(Batch(1, entries=(entry("s1", 1, 2), entry("s2", 1, 2)), sessions=(session(), session("s2"))))
+    with Inspector(path) as inspector:
+        assert inspector.events("s1") == events([1, 2])
+        await store.commit(Batch(2, deleted=("s1",)))
+        assert inspector.events("s1") == []
+        assert [record.id for record in inspector.sessions()] == ["s2"]
+        assert inspector.events("s2") == events([1, 2])
+        await store.commit(Batch(3, entries=(entry("s1", 1, 1, "new"),), sessions=(session(),)))
+        assert inspector.events("s1") == events([1], "new")
+
+
 def test_renewing_epochs_refuses_what_is_not_ours(path: Path) -> None:
     path.write_bytes(b"garbage" * 1000)
     with pytest.raises(StoreDamaged):

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from store_samples import (
     content_of,
+    events,
     made_and_closed,
+    session,
     sql,
     whole_batch,
     written,
 )
 
-from strandline.errors import StoreDamaged, StoreTooNew, StoreUnavailable
+from strandline.errors import StoreDamaged, StoreRefused, StoreTooNew, StoreUnavailable
 from strandline.stores import SqliteStore, schema
-from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries
+from strandline.stores.inspect import Inspector
+from strandline.stores.port import Batch
+from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries, repeated
+from strandline.stores.rows import message_row, pack_journal, run_row
 
 EVER = 2**62
 
@@ -95,6 +101,35 @@ def test_every_earlier_schema_is_brought_forward(path: Path, version: int) -> No
         assert fresh.execute("PRAGMA user_version").fetchone() == (MIGRATIONS[-1].version,)
 
 
+OLD_SESSION = "INSERT INTO sessions VALUES (?, 'abcd1234', 'ann', 1000, 2000, 3, 'v1', 'A title')"
+
+
+async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(path: Path) -> None:
+    batch = replace(whole_batch(1), sessions=())
+    with closing(schema.connect(path)) as db:
+        schema.migrate(db, 0, MIGRATIONS[:1])
+        for name in ("s1", "s2"):
+            db.execute(OLD_SESSION, (name,))
+        db.execute(repeated("put_messages", 1), message_row(batch.messages[0]))
+        db.execute(repeated("put_runs", 1), run_row(batch.runs[0]))
+        db.execute(SQL["put_journal"], (1, pack_journal(batch.entries)))
+    with pytest.raises(StoreRefused, match=r"schema 1.*start the server once"):
+        Inspector(path)
+    store = SqliteStore(path)
+    assert await store.open() == 1
+    whole = session(last_seq=3, leaf="v1", title="A title", archived=False)
+    assert await store.sessions("ann", archived=False) == [whole, replace(whole, id="s2")]
+    assert await store.sessions(archived=True) == []
+    assert await store.messages("s1", ["v1"]) == list(batch.messages)
+    assert await store.runs("s1") == list(batch.runs)
+    assert await store.events("s1", 0, EVER) == events([1, 2, 3])
+    await store.commit(Batch(2, sessions=(replace(whole, archived=True),), deleted=("s2",)))
+    assert await store.sessions() == [replace(whole, archived=True)]
+    await store.close()
+    with Inspector(path) as inspector:
+        assert inspector.sessions() == [replace(whole, archived=True)]
+
+
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
     schema.prepare(path, "full")
     newest = MIGRATIONS[-1].version
@@ -120,8 +155,11 @@ def test_every_query_is_one_commented_statement() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "index"),
     [
-        ("list_sessions_of_owner", (EVER, 10, "ann"), "sessions_by_owner"),
-        ("list_sessions", (EVER, 10), "sessions_by_time"),
+        ("list_sessions_of_owner", (EVER, "", 0, 10, "ann"), "sessions_by_owner"),
+        ("list_sessions", (EVER, "", None, 10), "sessions_by_time"),
+        ("erase_messages", ("s1",), "messages_by_session"),
+        ("erase_runs", ("s1",), "runs_by_session"),
+        ("erase_log", ("s1",), "log_by_session"),
         ("outline", ("s1",), "messages_by_session"),
         ("list_runs", ("s1",), "runs_by_session"),
         ("unfinished_runs", (), "runs_unfinished"),

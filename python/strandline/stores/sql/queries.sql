@@ -45,12 +45,36 @@ DELETE FROM journal WHERE number <= ?;
 -- Read row by row where it may be long: a start after a crash must not hold all of it in memory.
 SELECT number, entries FROM journal ORDER BY number;
 
+-- erase_messages --
+-- This and the next three, in one transaction with put_erased, are the deletion of a session.
+DELETE FROM messages WHERE session = ?;
+
+-- erase_runs --
+DELETE FROM runs WHERE session = ?;
+
+-- erase_log --
+DELETE FROM log WHERE session = ?;
+
+-- erase_session --
+DELETE FROM sessions WHERE id = ?;
+
+-- put_erased --
+INSERT INTO erased (session, number) VALUES (?, ?)
+ON CONFLICT (session) DO UPDATE SET number = excluded.number;
+
+-- read_erased --
+SELECT session, number FROM erased;
+
+-- trim_erased --
+DELETE FROM erased WHERE number <= ?;
+
 -- put_sessions --
-INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     epoch = excluded.epoch, owner = excluded.owner, created_at = excluded.created_at,
-    updated_at = excluded.updated_at, last_seq = excluded.last_seq, leaf = excluded.leaf, title = excluded.title;
+    updated_at = excluded.updated_at, last_seq = excluded.last_seq, leaf = excluded.leaf, title = excluded.title,
+    archived = excluded.archived;
 
 -- put_messages --
 -- An upsert keeps the rowid, and with it the order of creation; INSERT OR REPLACE would not.
@@ -98,17 +122,19 @@ DELETE FROM log WHERE rowid IN (
 );
 
 -- get_session --
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions WHERE id = ?;
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions WHERE id = ?;
 
 -- list_sessions --
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions
-WHERE updated_at < ?1
-ORDER BY updated_at DESC, id LIMIT ?2;
+-- What comes after the place (updated_at ?1, id ?2); ?3 is archived or not, null for both. The first condition alone finds
+-- the beginning in the index.
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions
+WHERE updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
+ORDER BY updated_at DESC, id LIMIT ?4;
 
 -- list_sessions_of_owner --
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title FROM sessions
-WHERE owner = ?3 AND updated_at < ?1
-ORDER BY updated_at DESC, id LIMIT ?2;
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions
+WHERE owner = ?5 AND updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
+ORDER BY updated_at DESC, id LIMIT ?4;
 
 -- outline --
 SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata FROM messages

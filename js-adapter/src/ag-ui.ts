@@ -1,0 +1,69 @@
+/** What the TanStack AI and AG-UI wire says, as far as this package looks at it: PROTOCOL §11. */
+import type { Chunk } from "./sse.js";
+
+/** A `UIMessage` of TanStack AI. */
+export interface ChatMessage {
+  id: string;
+  role: string;
+  parts?: readonly Chunk[];
+  [field: string]: unknown;
+}
+
+/** The answer to a hydrate request (§11.8, §11.11). */
+export interface Hydrated {
+  messages: ChatMessage[];
+  activeRun: { runId: string } | null;
+  interrupts: null;
+  page?: { truncated: boolean; cursor?: string };
+  /** Where the live thread goes on. Null when there is no such thread yet. */
+  cursor: string | null;
+  /** The last message of the active path that is listed. */
+  leaf: string | null;
+}
+
+/** Where a message or a run belongs (§11.10). */
+export interface Place {
+  /** Id of the message that it follows or answers. */
+  parent: string | null;
+  /** Of a run: id of the message that it writes. */
+  message?: string;
+  /** Of a message: all of its parts, when one text is not all. */
+  parts?: unknown;
+}
+
+export function placeOf({ metadata }: Chunk): Place | undefined {
+  const place = (metadata as { strandline?: Partial<Place> } | undefined)?.strandline;
+  return place?.parent === undefined ? undefined : (place as Place);
+}
+
+export function runOf(chunk: Chunk): string | undefined {
+  const more = (chunk.metadata as { tanstack?: { runId?: string } } | undefined)?.tanstack;
+  return (chunk.runId as string | undefined) ?? more?.runId;
+}
+
+/** The end of a run that is no error. `turn`: to the chat it is the end of a turn, and what it waits for comes later. */
+export const finished = (runId: string | undefined, turn = false): Chunk => ({
+  type: "RUN_FINISHED",
+  runId,
+  outcome: { type: "success" },
+  metadata: { tanstack: { finishReason: turn ? "tool_calls" : "stop" } },
+});
+
+/**
+ * A user message as `RunAgentInput` has it (`@tanstack/ai@0.58.0 src/utilities/ag-ui-wire.ts`). Another one is sent as
+ * what it is, without its parts: the server refuses it.
+ */
+export function wireMessage({ parts, ...message }: ChatMessage): object {
+  if (message.role !== "user" || parts === undefined) return { content: "", ...message };
+  const content = parts.map(({ type, content, source }) =>
+    type === "text" ? { type, text: content } : { type, source },
+  );
+  const [first] = content;
+  const { id, role, metadata } = message;
+  return {
+    id,
+    role,
+    metadata,
+    content: content.length === 1 && first && "text" in first ? first.text : content,
+  };
+}

@@ -1,0 +1,259 @@
+/**
+ * The AI SDK's `ChatTransport` (ai@5, 6 and 7) over a session client: what a chat sends is sent to the session, and what
+ * it reads is read off the session's feed, so that one connection carries everything that a page shows of a session.
+ *
+ * An abort only ever detaches. What ends a run is `stop()`.
+ */
+import {
+  type ActiveRun,
+  messageToSend,
+  type ReconnectOptions,
+  type SendOptions,
+  type StopResult,
+  type StrandlineTransport,
+} from "./chat.js";
+import { abortError, StrandlineGoneError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
+import { createOutlet } from "./outlet.js";
+import { AI_SDK_PREFIX, CURSOR_HEADER, streamUrl } from "./protocol.js";
+import { type Resolvable, resolve } from "./request.js";
+import { createRunStream } from "./run-stream.js";
+import type { NewMessage, RunReply, Session, SessionEvent, SessionView } from "./session.js";
+import type { Sessions } from "./sessions.js";
+import type { Chunk } from "./sse.js";
+
+export interface SessionTransportOptions {
+  sessions: Sessions;
+  /**
+   * Prefix of the AI SDK wire, default `/api/chat`: where a reply is read that was over before this page had heard of
+   * its session.
+   */
+  api?: string;
+  /** Added to every message that is sent: the `body` that the agent sees. */
+  body?: Resolvable<object>;
+  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  onResync?(chatId: string): void;
+}
+
+/** What a chat has asked for and not seen the end of. */
+interface Turn extends ActiveRun {
+  detach(): void;
+}
+
+interface Followed {
+  chunks: ReadableStream<Chunk>;
+  /** Resolves with the error that the stream ended with, if any, when its reader has seen the end. */
+  ended: Promise<unknown>;
+}
+
+const LOST = "The server stopped before this reply was finished. What it said so far is kept.";
+
+export function sessionTransport(options: SessionTransportOptions): StrandlineTransport {
+  const { sessions, api = AI_SDK_PREFIX } = options;
+  const { clock, request } = sessions.asking;
+  /** The newest of each chat: what a stop means. */
+  const turns = new Map<string, Turn>();
+  const turnsOpen = new Set<Turn>();
+
+  return {
+    resumeStreamIsReplay: true,
+
+    async sendMessages<CHUNK>(call: SendOptions) {
+      const { chatId, trigger, messageId = undefined, headers, abortSignal } = call;
+      const message = messageToSend(call)[0] as unknown as NewMessage | undefined;
+      const stream = await begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
+        const body = { ...(await resolve(options.body)), ...call.body };
+        const aborted = new Promise<never>((_, reject) => {
+          signal.addEventListener("abort", () => reject(abortError()));
+        });
+        // What is posted is not taken back: its answer may come when nobody waits for it any more.
+        const sending = session.send(message, { trigger, messageId, body, headers });
+        const sent = await Promise.race([sending, aborted]);
+        turn.run = sent.run;
+        turn.messageId = sent.messageId;
+        return sent.run;
+      });
+      if (stream === null) throw new StrandlineGoneError();
+      return stream;
+    },
+
+    reconnectToStream: <CHUNK>({ chatId, abortSignal }: ReconnectOptions) =>
+      begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
+        await seen(session, signal, ({ status }) => status === "live" || undefined);
+        const run = session.getSnapshot().activeRuns.at(-1);
+        turn.run = run?.id;
+        turn.messageId = run?.messageId;
+        return run?.id;
+      }),
+
+    stop(chatId, { reason } = {}): Promise<StopResult> {
+      return sessions.open(chatId).stop({ run: turns.get(chatId)?.run, reason });
+    },
+
+    drop: (chatId) => sessions.open(chatId).drop(),
+
+    activeRun(chatId) {
+      const turn = turns.get(chatId);
+      return turn === undefined ? null : { run: turn.run, messageId: turn.messageId };
+    },
+
+    close() {
+      for (const turn of [...turnsOpen]) turn.detach();
+    },
+  };
+
+  /** Reads the run that `find` finds, holding the session's connection meanwhile. Null when there is none. */
+  async function begin<CHUNK>(
+    chatId: string,
+    abortSignal: AbortSignal | undefined,
+    find: (session: Session, turn: Turn, signal: AbortSignal) => Promise<string | undefined>,
+  ): Promise<ReadableStream<CHUNK> | null> {
+    if (chatId === "." || chatId === "..") throw new StrandlineProtocolError(`"${chatId}" cannot be an id.`);
+    if (abortSignal?.aborted) throw abortError();
+    const session = sessions.open(chatId);
+    const release = session.subscribe(() => {});
+    const life = new AbortController();
+    const detach = () => life.abort();
+    const turn: Turn = { run: undefined, messageId: undefined, detach };
+    turns.set(chatId, turn);
+    turnsOpen.add(turn);
+    abortSignal?.addEventListener("abort", detach);
+    const end = () => {
+      abortSignal?.removeEventListener("abort", detach);
+      turnsOpen.delete(turn);
+      if (turns.get(chatId) === turn) turns.delete(chatId);
+      detach();
+      release();
+    };
+    try {
+      const run = await find(session, turn, life.signal);
+      const followed = run === undefined ? null : await follow(session, run, life.signal);
+      if (followed === null) {
+        end();
+        return null;
+      }
+      void followed.ended.then((error) => {
+        end();
+        if (!(error instanceof StrandlineResyncError)) return;
+        // Later than the chat's own reaction to the error, so that it can be told to resume.
+        clock.setTimeout(() => options.onResync?.(chatId), 0);
+      });
+      return followed.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
+    } catch (error) {
+      end();
+      throw error;
+    }
+  }
+
+  async function follow(session: Session, run: string, signal: AbortSignal): Promise<Followed | null> {
+    await seen(session, signal, ({ runs }) => session.reply(run) ?? runs.find(({ id }) => id === run));
+    // Asked for again: events that came together with the one that was waited for have been applied meanwhile.
+    const reply = session.reply(run);
+    if (reply !== undefined) return followLive(session, run, reply, signal);
+    // It was over before this page had heard of its session. The other wire tells a run whatever its state.
+    const url = streamUrl(api, session.id, run);
+    const stream = createRunStream({
+      ...sessions.asking,
+      onStatus: () => {},
+      request: (cursor, _, cut) =>
+        request(
+          url,
+          { signal: cut, cache: "no-store" },
+          cursor === undefined ? {} : { [CURSOR_HEADER]: cursor },
+        ),
+    });
+    signal.addEventListener("abort", stream.detach);
+    return (await stream.attach()) ? stream : null;
+  }
+}
+
+/** The first thing that `look` finds in a session that is being followed. Undefined when there is no such session. */
+function seen<T>(
+  session: Session,
+  signal: AbortSignal,
+  look: (view: SessionView) => T | undefined,
+): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const settle = (end: () => void) => {
+      signal.removeEventListener("abort", cancel);
+      release?.();
+      end();
+    };
+    const cancel = () => settle(() => reject(abortError()));
+    const check = () => {
+      if (release === undefined) return;
+      const view = session.getSnapshot();
+      const { status, error } = view;
+      const found = look(view);
+      if (found !== undefined) settle(() => resolve(found));
+      else if (status === "absent" || status === "deleted") settle(() => resolve(undefined));
+      else if (status === "refused" || status === "idle") settle(() => reject(error ?? abortError()));
+    };
+    let release: (() => void) | undefined;
+    release = session.subscribe(check);
+    signal.addEventListener("abort", cancel);
+    check();
+  });
+}
+
+/** What has been said of a run, and then what the feed says of it. */
+function followLive(session: Session, run: string, reply: RunReply, signal: AbortSignal): Followed {
+  const outlet = createOutlet<Chunk>(() => end());
+  let finalError: unknown;
+  const end = (error?: unknown) => {
+    finalError ??= error;
+    for (const undo of undos) undo();
+    outlet.end(error);
+  };
+  const take = (event: SessionEvent) => {
+    // A fresh snapshot: how what was read here goes on is not known.
+    if (event.type === "snapshot") end(new StrandlineResyncError());
+    else if (event.type === "session-deleted") end(abortError("deleted"));
+    else if (event.run !== run) return;
+    else if (event.type === "appended") outlet.push(event.chunks as Chunk[]);
+    else if (event.type === "message-reset") end(new StrandlineResyncError());
+    else if (event.type === "run-ended") {
+      const [last, error] = endingOf(event as RunEnded);
+      outlet.push([last]);
+      end(error);
+    }
+  };
+  const undos = [
+    session.onEvent(take),
+    session.subscribe(() => {
+      const { status, error } = session.getSnapshot();
+      if (status === "idle" || status === "refused") end(error ?? abortError());
+    }),
+  ];
+  signal.addEventListener("abort", () => {
+    end(abortError());
+    outlet.fail(abortError());
+  });
+  const { messageId, chunks } = reply;
+  // A snapshot begins with `start`, which has the metadata; in the log it is not a chunk.
+  const begun = chunks[0]?.type === "start" ? chunks : [{ type: "start", messageId }, ...chunks];
+  outlet.push(begun);
+  if (reply.end !== undefined) take(reply.end);
+  return { chunks: outlet.stream, ended: outlet.ended.then(() => finalError) };
+}
+
+interface RunEnded extends SessionEvent {
+  status: string;
+  reason: string;
+  error?: string;
+  finish_reason?: string;
+}
+
+/** The terminal chunk (PROTOCOL §9), and the error that the stream ends with. */
+function endingOf({
+  status,
+  reason,
+  error,
+  finish_reason: finishReason,
+}: RunEnded): [last: Chunk, error?: unknown] {
+  if (status === "completed") return [{ type: "finish", finishReason: finishReason ?? "stop" }];
+  if (status === "suspended") return [{ type: "finish", finishReason: "tool-calls" }];
+  // Chats ignore the chunk and heed the error: `isAbort`, status `ready`, on every device (ai@5-7, `chat.ts`).
+  if (status === "stopped") return [{ type: "abort", reason }, abortError(reason)];
+  if (status === "lost") return [{ type: "error", errorText: LOST, code: status }];
+  return [{ type: "error", errorText: error ?? "The reply failed.", code: reason }];
+}

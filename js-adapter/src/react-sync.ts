@@ -1,0 +1,176 @@
+/**
+ * Keeps an AI SDK chat equal to its session, without React.
+ *
+ * While the chat streams a reply, the stream is right. Whenever it does not, its messages are made those of the session,
+ * and a reply that is being written, here or elsewhere, is read. Nothing is compared but ids and object identity, so a
+ * chat that is equal is left alone: that is what ends the loop of "messages changed".
+ */
+import type { SessionView } from "./session.js";
+
+/** What is needed to know of a `UIMessage`, of any major version. */
+export interface SyncedMessage {
+  id: string;
+  role: string;
+}
+
+/** What is used of the result of `useChat` (@ai-sdk/react 2, 3 and 4 for ai 5, 6 and 7). */
+export interface SyncedChat<MESSAGE extends SyncedMessage = SyncedMessage> {
+  readonly id: string;
+  readonly status: "submitted" | "streaming" | "ready" | "error";
+  readonly messages: MESSAGE[];
+  setMessages(messages: MESSAGE[] | ((messages: MESSAGE[]) => MESSAGE[])): void;
+  resumeStream(): Promise<void>;
+  /** Of the AI SDK: it lets go of the stream, and resolves when that has happened. */
+  stop(): Promise<void>;
+}
+
+/** What one `useChat` and one session have to do with each other. */
+export interface Sync<MESSAGE extends SyncedMessage> {
+  /** The chat and the session as they are now: to be called whenever either has changed, and when `onChange` says so. */
+  update(chat: SyncedChat<MESSAGE>, view: SessionView): void;
+  /** Makes a request of this device: what the chat reads is let go of first, and nothing else is done meanwhile. */
+  request(make: (chat: SyncedChat<MESSAGE>) => Promise<void>): Promise<void>;
+  /** The messages of a chat that the session never had. */
+  unsent(chat: SyncedChat<MESSAGE>, view: SessionView): MESSAGE[];
+  /** Lets go of what the chat reads. `update` takes it up again. */
+  detach(): void;
+}
+
+/** A reply that could not be read so often is shown as the session has it. */
+const MOST_RESUMES = 4;
+const RETRY_MS = 250;
+
+export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void): Sync<MESSAGE> {
+  /** Every message that the session ever had: one that is gone from it was deleted, or is on another branch. */
+  const accepted = new Set<string>();
+  let current: SyncedChat<MESSAGE> | undefined;
+  let requests = 0;
+  let resuming = false;
+  /** The run that was resumed last, and how often in a row. */
+  let tried: { run: string; times: number } | undefined;
+  let waiting: ReturnType<typeof setTimeout> | undefined;
+
+  const isBusy = (chat: SyncedChat<MESSAGE>) =>
+    requests > 0 || resuming || chat.status === "submitted" || chat.status === "streaming";
+
+  return {
+    update(chat, view) {
+      current = chat;
+      for (const { id, pending } of view.messages) if (!pending) accepted.add(id);
+      if (view.cursor === null && view.status !== "deleted") return;
+      if (isBusy(chat)) return put(chat, (local) => mended(local, view));
+      const run = view.activeRuns.at(-1)?.id;
+      if (run !== tried?.run) forget();
+      const isTimeToRead = run !== undefined && waiting === undefined && (tried?.times ?? 0) < MOST_RESUMES;
+      // Said before anything is put: a chat may answer that at once.
+      resuming = isTimeToRead;
+      put(chat, (local) => merged(local, view, accepted, !isTimeToRead));
+      if (isTimeToRead) resume(chat, run);
+    },
+
+    async request(make) {
+      const chat = current;
+      if (chat === undefined) throw new Error("The chat is not mounted.");
+      const wasBusy = isBusy(chat);
+      requests++;
+      try {
+        if (wasBusy) await chat.stop();
+        await make(chat);
+      } finally {
+        requests--;
+        onChange();
+      }
+    },
+
+    unsent: (chat, view) =>
+      isBusy(chat) || (view.cursor === null && view.status !== "absent")
+        ? []
+        : [...unsentAmong(chat.messages, view, accepted)].map(([message]) => message),
+
+    detach() {
+      forget();
+      if (requests > 0 || resuming) current?.stop().catch(() => {});
+    },
+  };
+
+  function resume(chat: SyncedChat<MESSAGE>, run: string): void {
+    const times = (tried?.times ?? 0) + 1;
+    tried = { run, times };
+    const end = () => {
+      resuming = false;
+      // Once more at once: a reply that was started over ends the stream that read it.
+      if (times > 1) waiting = setTimeout(tryAgain, RETRY_MS * 2 ** times);
+      onChange();
+    };
+    chat.resumeStream().then(end, end);
+  }
+
+  function tryAgain(): void {
+    waiting = undefined;
+    onChange();
+  }
+
+  function forget(): void {
+    clearTimeout(waiting);
+    waiting = undefined;
+    tried = undefined;
+  }
+}
+
+/** With a function, because what was rendered last may be older than what the chat has by now. */
+function put<MESSAGE>(
+  chat: { messages: MESSAGE[]; setMessages(make: (local: MESSAGE[]) => MESSAGE[]): void },
+  make: (local: readonly MESSAGE[]) => MESSAGE[],
+): void {
+  const { messages } = chat;
+  const made = make(messages);
+  const isSame =
+    made.length === messages.length && made.every((message, index) => message === messages[index]);
+  if (!isSame) chat.setMessages(make);
+}
+
+const writtenIn = ({ activeRuns }: SessionView) => new Set(activeRuns.map(({ messageId }) => messageId));
+
+/** The messages of the session, and what was never accepted after the message that it followed. */
+function merged<MESSAGE extends SyncedMessage>(
+  local: readonly MESSAGE[],
+  view: SessionView,
+  accepted: ReadonlySet<string>,
+  withWritten: boolean,
+): MESSAGE[] {
+  const written = writtenIn(view);
+  const made = view.messages.filter(
+    ({ id }) => withWritten || !written.has(id),
+  ) as readonly unknown[] as MESSAGE[];
+  for (const [message, before] of unsentAmong(local, view, accepted)) {
+    const index = made.findIndex(({ id }) => id === before?.id);
+    made.splice(index < 0 ? made.length : index + 1, 0, message);
+  }
+  return made;
+}
+
+/** User messages that the session never had, each with the one before it. Those before its first message are older. */
+function* unsentAmong<MESSAGE extends SyncedMessage>(
+  local: readonly MESSAGE[],
+  { messages }: SessionView,
+  accepted: ReadonlySet<string>,
+): Iterable<[message: MESSAGE, before: MESSAGE | undefined]> {
+  const known = new Set(messages.map(({ id }) => id));
+  const first = local.findIndex(({ id }) => known.has(id));
+  for (const [index, message] of local.entries()) {
+    if (message.role !== "user" || known.has(message.id) || accepted.has(message.id)) continue;
+    if (index > first) yield [message, local[index - 1]];
+  }
+}
+
+/** The same, where a reply that the chat has let go of says what it came to say at last. */
+function mended<MESSAGE extends SyncedMessage>(local: readonly MESSAGE[], view: SessionView): MESSAGE[] {
+  const written = writtenIn(view);
+  const ended = new Map(
+    view.messages.flatMap((one) =>
+      one.role === "assistant" && !written.has(one.id) ? [[one.id, one as unknown as MESSAGE]] : [],
+    ),
+  );
+  // The last one may be what the stream is writing: it is right.
+  return local.map((message, index) => (index < local.length - 1 && ended.get(message.id)) || message);
+}

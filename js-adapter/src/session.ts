@@ -1,0 +1,364 @@
+/**
+ * One session as this page sees it: a feed while somebody looks, what it says, what was sent from here and is not in the
+ * log yet, and the acknowledgement of what was applied. PROTOCOL §8.
+ */
+import type { Clock, RetryOptions } from "./backoff.js";
+import type { StopResult } from "./chat.js";
+import { discard } from "./connection.js";
+import { type StrandlineError, StrandlineHttpError } from "./errors.js";
+import { createFeed } from "./feed.js";
+import type { MessagePart, SessionMessage } from "./fold.js";
+import { createOutbox } from "./outbox.js";
+import type { Post } from "./post.js";
+import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
+import { createReceipt } from "./receipt.js";
+import { createId, type HeaderFields } from "./request.js";
+import type { StatusDetail, StreamStatus } from "./status.js";
+import { type Content, createView, type RunReply, type SessionEvent } from "./view.js";
+import { watchWake } from "./wake.js";
+
+export type { StopResult } from "./chat.js";
+export type { MessagePart, SessionMessage } from "./fold.js";
+export type { Content, RunReply, SessionEvent, SessionInfo, SessionReader, SessionRun } from "./view.js";
+
+/**
+ * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent. `offline`
+ * is `waiting` while the browser knows that there is no way out. `refused`: see `error`; it is not asked for again.
+ */
+export type SessionStatus =
+  | "idle"
+  | "connecting"
+  | "live"
+  | "waiting"
+  | "offline"
+  | "absent"
+  | "deleted"
+  | "refused";
+
+/** Never changed: something new is a new object, and what did not change in it stays the same object. */
+export interface SessionView extends Content {
+  readonly id: string;
+  /** Id of this page among the readers. Null where there is no page. */
+  readonly reader: string | null;
+  readonly status: SessionStatus;
+  /** Why it was refused. */
+  readonly error: StrandlineError | null;
+  /** The newest offset that is in here. Null until the first snapshot. */
+  readonly cursor: string | null;
+}
+
+export interface SendOptions {
+  /** Default `submit-message`. */
+  trigger?: "submit-message" | "regenerate-message";
+  /** The message that is edited or regenerated. */
+  messageId?: string | undefined;
+  /** What the agent sees as `body`. */
+  body?: object | undefined;
+  /** Names this request, however often it is made. Default: a new one. */
+  key?: string;
+  headers?: HeaderFields | undefined;
+}
+
+export interface Sent {
+  run: string;
+  /** Of the reply. */
+  messageId: string;
+  /** Of the event that queued the run. */
+  cursor: string;
+}
+
+export interface StopOptions {
+  /** Default: the newest run that is active. */
+  run?: string | undefined;
+  reason?: string | undefined;
+}
+
+/** A user message: `id` is made up when it has none. */
+export interface NewMessage {
+  id?: string;
+  role?: "user";
+  parts: readonly MessagePart[];
+  metadata?: unknown;
+}
+
+export interface Session {
+  readonly id: string;
+  /** The first listener connects, the last one to leave disconnects, a moment later. What was read is kept. */
+  subscribe(listener: () => void): () => void;
+  getSnapshot(): SessionView;
+  /** Every event of the feed while it is connected, in order, after it was applied. */
+  onEvent(listener: (event: SessionEvent, cursor: string | undefined) => void): () => void;
+  /**
+   * Sends a message, or what `trigger` says without one. Repeated until it is answered, and done once. The message is
+   * shown at once, marked `pending`. Rejects when it is refused, and when it is time to give up.
+   */
+  send(message: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
+  /** Ends a run, on every device. Resolves when the end is in the log. */
+  stop(options?: StopOptions): Promise<StopResult>;
+  /** Loads the page of messages before those that are here. */
+  loadOlder(): Promise<void>;
+  /** The chunks of a run, if this page has all of them: of active ones, and for a while of the last that ended. */
+  reply(run: string): RunReply | undefined;
+  /** Ends a wait for the next attempt; asks again for a session that was absent or refused. */
+  poke(): void;
+  /** Cuts the connection as if its socket had died, and resumes. False when none is open. */
+  drop(): boolean;
+  /** Disconnects, whoever listens, until somebody subscribes again. */
+  close(): void;
+}
+
+/** What a session needs of the client that it belongs to. Paths are what follows the prefix. */
+export interface Wire {
+  clock: Clock;
+  retry: RetryOptions;
+  stallAfterMs: number;
+  hiddenMs: number;
+  /** How many messages are asked for at a time. */
+  pageSize: number;
+  request(
+    path: string,
+    query: Query,
+    init: RequestInit,
+    ...fields: (HeaderFields | undefined)[]
+  ): Promise<Response>;
+  /** Repeated until it is answered, with JSON. */
+  call(path: string, query: Query, init: RequestInit, ...fields: (HeaderFields | undefined)[]): Post;
+  /** The name of this page's connections. */
+  readonly reader: string;
+  /** Another page has the name of this reader (a tab that was duplicated): makes up a new one. */
+  nameReader(): void;
+  /** Somebody looks at this session, or nobody does any more: then what it holds may have to be forgotten. */
+  onUse(id: string, forget: (() => void) | undefined): void;
+  onStatus(id: string, status: StreamStatus, detail: StatusDetail): void;
+}
+
+type Query = Record<string, string | number | undefined>;
+
+export function createSession(id: string, wire: Wire): Session {
+  const { clock } = wire;
+  const path = `/${encodeURIComponent(id)}`;
+  const view = createView();
+  const listeners = new Set<() => void>();
+  const eventListeners = new Set<(event: SessionEvent, cursor: string | undefined) => void>();
+  let status: SessionStatus = "idle";
+  let error: StrandlineError | null = null;
+  let cursor: string | null = null;
+  let snapshot: SessionView | undefined;
+  const outbox = createOutbox();
+  const receipt = createReceipt(clock, (applied) => {
+    const body = JSON.stringify({ reader: wire.reader, cursor: applied });
+    wire.request(`${path}/ack`, {}, { method: "POST", body, keepalive: true }).then(discard, () => {});
+  });
+  let unanswered: { post: Post; key: string } | undefined;
+  let leaving: unknown;
+  /** How many messages of ours the server has, now and when the feed was last asked for. */
+  let answered = 0;
+  let answeredBefore = 0;
+  let unwatch = () => {};
+
+  const feed = createFeed({
+    ...wire,
+    request(from, signal) {
+      answeredBefore = answered;
+      outbox.asked();
+      if (from !== undefined) receipt.presented(from);
+      const query = from === undefined ? { last: wire.pageSize } : {};
+      const position = from === undefined ? {} : { [CURSOR_HEADER]: from };
+      return wire.request(`${path}/events`, query, { signal, cache: "no-store" }, position);
+    },
+    onFrame(data, position) {
+      const event = data as SessionEvent;
+      if (event.type === "replaced") {
+        wire.nameReader();
+        return tell();
+      }
+      if (event.type === "session-deleted") {
+        leave("deleted");
+        forget();
+      } else {
+        try {
+          view.apply(event);
+        } catch (cause) {
+          if (event.type === "snapshot") throw cause;
+          // Whatever was wrong with it: in a fresh snapshot it is right.
+          return feed.restart(undefined);
+        }
+        if (event.type === "snapshot") outbox.compared(view.content().messages);
+        else if (event.type === "message-created") outbox.arrived(event.message_id);
+        // The list of readers is what a connection is told first when it has caught up (§8.11).
+        if (event.type === "snapshot" || event.type === "readers") status = "live";
+        if (position !== undefined) {
+          cursor = position;
+          receipt.applied(position, event.type === "run-ended");
+        }
+        if (event.type === "position") return;
+      }
+      snapshot = undefined;
+      for (const listener of [...eventListeners]) safely(() => listener(event, position));
+      tell();
+    },
+    onStatus(now, detail) {
+      wire.onStatus(id, now, detail);
+      // Connected is not there yet: what was missed has to come first.
+      if (status === now || now === "ended" || now === "live") return;
+      status = now;
+      tell();
+    },
+    onRefused(cause) {
+      // It was asked for before the message that made it had arrived.
+      if (answered !== answeredBefore) return connect();
+      const isGone = cause instanceof StrandlineHttpError && cause.status === 404;
+      leave(!isGone ? "refused" : cursor === null ? "absent" : "deleted");
+      if (isGone) forget();
+      else error = cause;
+      tell();
+    },
+  });
+
+  return {
+    id,
+    subscribe(listener) {
+      // A function of its own, so that subscribing it twice is two subscriptions.
+      const mine = () => listener();
+      listeners.add(mine);
+      clock.clearTimeout(leaving);
+      wire.onUse(id, undefined);
+      connect();
+      return () => {
+        if (!listeners.delete(mine) || listeners.size > 0) return;
+        // A moment later: a component that is mounted again at once, or a page that follows another, goes on with it.
+        leaving = clock.setTimeout(() => {
+          leave("idle");
+          wire.onUse(id, forget);
+        }, 0);
+      };
+    },
+    getSnapshot,
+    onEvent(listener) {
+      const mine: typeof listener = (event, position) => listener(event, position);
+      eventListeners.add(mine);
+      return () => void eventListeners.delete(mine);
+    },
+    send,
+    stop,
+    loadOlder,
+    reply: (run) => view.reply(run),
+    poke() {
+      if (listeners.size > 0) connect();
+    },
+    drop: () => feed.drop(),
+    close() {
+      clock.clearTimeout(leaving);
+      leave("idle");
+      tell();
+    },
+  };
+
+  function connect(): void {
+    if (!feed.isRunning) {
+      error = null;
+      unwatch();
+      unwatch = watchWake((change) => {
+        if (change !== "back") receipt.flush();
+      });
+    }
+    feed.start();
+  }
+
+  function leave(as: SessionStatus): void {
+    receipt.flush();
+    unwatch();
+    feed.stop();
+    status = as;
+    snapshot = undefined;
+  }
+
+  function forget(): void {
+    view.clear();
+    feed.restart(undefined);
+    receipt.clear();
+    cursor = null;
+    snapshot = undefined;
+  }
+
+  function tell(): void {
+    snapshot = undefined;
+    for (const listener of [...listeners]) safely(listener);
+  }
+
+  function getSnapshot(): SessionView {
+    if (snapshot !== undefined) return snapshot;
+    const content = view.content();
+    const messages = outbox.shown(content.messages);
+    snapshot = { ...content, messages, id, reader: wire.reader, status, error, cursor };
+    return snapshot;
+  }
+
+  async function send(input: string | NewMessage | undefined, options: SendOptions = {}): Promise<Sent> {
+    const { trigger = "submit-message", messageId, body, headers, key = createId(clock) } = options;
+    const given = typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
+    const message = given && ({ id: createId(clock), role: "user", ...given } as SessionMessage);
+    const isNew =
+      message?.role === "user" &&
+      trigger === "submit-message" &&
+      (messageId !== undefined || view.content().messages.every(({ id }) => id !== message.id));
+    const shown = isNew ? outbox.put(message) : undefined;
+    const init = { method: "POST", body: JSON.stringify({ message, trigger, messageId, body }) };
+    const post = wire.call(`${path}/messages`, {}, init, headers, { [KEY_HEADER]: key });
+    const mine = { post, key };
+    unanswered = mine;
+    tell();
+    try {
+      const sent = (await (await post.answer).json()) as Sent;
+      answered++;
+      shown?.answered();
+      if (listeners.size > 0) connect();
+      return sent;
+    } catch (cause) {
+      shown?.takeOut();
+      tell();
+      throw cause;
+    } finally {
+      if (unanswered === mine) unanswered = undefined;
+    }
+  }
+
+  async function stop({ run, reason }: StopOptions = {}): Promise<StopResult> {
+    // A repetition that came after the stop is forgotten would start what was stopped.
+    if (run === undefined) unanswered?.post.limit(STOP_MEMORY_MS * 0.75);
+    const target = run ?? (unanswered ? undefined : view.content().activeRuns.at(-1)?.id);
+    const body = JSON.stringify({ run: target, key: target ? undefined : unanswered?.key, reason });
+    try {
+      const { answer } = wire.call(`${path}/stop`, {}, { method: "POST", body, keepalive: true });
+      const result = (await (await answer).json()) as StopResult;
+      feed.poke();
+      return result;
+    } catch (cause) {
+      if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
+      return { run: null, status: "idle", stopped: false };
+    }
+  }
+
+  async function loadOlder(): Promise<void> {
+    const { before } = view;
+    if (before === null) return;
+    const { answer } = wire.call(`${path}/messages`, { limit: wire.pageSize, before }, {});
+    const older = (await (await answer).json()) as {
+      messages: SessionMessage[];
+      page: { before: string | null };
+    };
+    // Asked twice, or on another branch by now.
+    if (view.before !== before) return;
+    view.prepend(older.messages, older.page.before);
+    tell();
+  }
+}
+
+/** A listener that throws must not end the feed. It is the application's error, so it goes where those go. */
+export function safely(work: () => void): void {
+  try {
+    work();
+  } catch (error) {
+    globalThis.reportError?.(error);
+  }
+}

@@ -1,0 +1,265 @@
+/** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
+import { StrandlineResyncError } from "./errors.js";
+import type { SessionMessage } from "./fold.js";
+import { createReply, type Reply } from "./reply.js";
+import type { Chunk } from "./sse.js";
+
+/** What lists show of a session (§8.1). Times are ms since 1970. */
+export interface SessionInfo {
+  readonly id: string;
+  readonly title: string | null;
+  readonly archived: boolean;
+  readonly createdAt: number;
+  readonly updatedAt: number;
+  /** Id of the newest run that has not ended. */
+  readonly activeRun: string | null;
+}
+
+export interface SessionRun {
+  readonly id: string;
+  /** Of the reply that it writes. */
+  readonly messageId: string;
+  readonly status: "queued" | "running" | "completed" | "suspended" | "stopped" | "failed" | "lost";
+  /** Why it ended (§9.2). */
+  readonly reason: string | null;
+  readonly error: string | null;
+  readonly agent: string;
+  readonly createdAt: number;
+  readonly endedAt: number | null;
+}
+
+/** One connection to the session (§8.11). */
+export interface SessionReader {
+  readonly id: string;
+  readonly user: string;
+  readonly device: string | null;
+  readonly client: string | null;
+  readonly wire: "session" | "ai-sdk" | "ag-ui";
+  readonly run: string | null;
+  readonly connected: boolean;
+  readonly since: number;
+  readonly leftAt: number | null;
+  readonly sent: string | null;
+  readonly acknowledged: string | null;
+}
+
+/** A frame of the feed, as it came. */
+export interface SessionEvent {
+  readonly type: string;
+  readonly seq?: number;
+  readonly [field: string]: unknown;
+}
+
+/** What the feed says of a session. Objects that did not change stay the same from one to the next. */
+export interface Content {
+  /** Null until something has come. */
+  readonly info: SessionInfo | null;
+  /** The active path, what is being written included. */
+  readonly messages: readonly SessionMessage[];
+  /** The newest, oldest first. */
+  readonly runs: readonly SessionRun[];
+  /** Those that have not ended, oldest first. */
+  readonly activeRuns: readonly SessionRun[];
+  readonly readers: readonly SessionReader[];
+  /** There are messages before the first one: `loadOlder`. */
+  readonly hasOlder: boolean;
+}
+
+export interface View {
+  /** Throws `StrandlineResyncError` when only a fresh snapshot can say how it goes on. */
+  apply(event: SessionEvent): void;
+  content(): Content;
+  /** What a run said, if this page has all of it. */
+  reply(run: string): RunReply | undefined;
+  /** Where the page of messages before those that are here ends. */
+  readonly before: string | null;
+  prepend(messages: readonly SessionMessage[], before: string | null): void;
+  /** Forgets everything. */
+  clear(): void;
+}
+
+/** The chunks of a run, from its first one. */
+export interface RunReply {
+  readonly messageId: string;
+  readonly chunks: readonly Chunk[];
+  /** The event that ended it, if that has come. */
+  readonly end: SessionEvent | undefined;
+}
+
+interface Entry {
+  /** Server-minted name of this version of the message: what `parent` means. */
+  version: string;
+  readonly message: SessionMessage;
+}
+
+interface Snapshot {
+  session: SessionInfo;
+  messages: SessionMessage[];
+  /** Message id to version. */
+  versions?: Record<string, string>;
+  page?: { before: string | null };
+  active: { run: string; messageId: string; chunks: Chunk[] }[];
+  runs: SessionRun[];
+  readers: SessionReader[];
+}
+
+/** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
+const MOST_ENDED = 4;
+const MOST_RUNS = 50;
+
+const ACTIVE = new Set(["queued", "running"]);
+
+export function createView(): View {
+  let info: SessionInfo | null = null;
+  let path: Entry[] = [];
+  let runs: readonly SessionRun[] = [];
+  let readers: readonly SessionReader[] = [];
+  let before: string | null = null;
+  const replies = new Map<string, Reply>();
+  /** How runs ended that are still among the replies. */
+  const ends = new Map<string, SessionEvent>();
+
+  return {
+    apply,
+    content: () => ({
+      info,
+      messages: path.map(({ message }) => message),
+      runs,
+      activeRuns: active(),
+      readers,
+      hasOlder: before !== null,
+    }),
+    reply(run) {
+      const reply = replies.get(run);
+      return reply && { messageId: reply.message.id, chunks: [...reply.chunks], end: ends.get(run) };
+    },
+    get before() {
+      return before;
+    },
+    prepend(messages, next) {
+      path = [...messages.map((message) => ({ version: message.id, message })), ...path];
+      before = next;
+    },
+    clear() {
+      forget();
+      info = before = null;
+      path = [];
+      runs = readers = [];
+    },
+  };
+
+  function apply(event: SessionEvent): void {
+    const run = event.run as string;
+    switch (event.type) {
+      case "snapshot":
+        load(event as unknown as Snapshot);
+        return;
+      case "readers":
+        readers = event.readers as SessionReader[];
+        return;
+      case "session-changed": {
+        const { title = null, archived = false } = event as Partial<SessionInfo>;
+        if (info !== null) info = { ...info, title, archived };
+        return;
+      }
+      case "message-created": {
+        const { message_id: id, role, parts, metadata } = event;
+        const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
+        append(event, { version: event.message as string, message });
+        return;
+      }
+      case "run-queued": {
+        const { message, message_id: messageId, agent, at } = event as Record<string, string>;
+        const reply = createReply(messageId as string);
+        append(event, entryOf(message as string, reply));
+        replies.set(run, reply);
+        const queued = { id: run, messageId, agent, createdAt: at, status: "queued" };
+        const unended = { reason: null, error: null, endedAt: null };
+        take([...runs, { ...queued, ...unended } as unknown as SessionRun].slice(-MOST_RUNS));
+        return;
+      }
+      case "run-started":
+        change(run, { status: "running" });
+        return;
+      case "appended":
+        known(run).push(event.chunks as Chunk[]);
+        return;
+      case "message-reset":
+        known(run).reset();
+        return;
+      case "run-ended": {
+        const { status, reason = null, error = null, at: endedAt } = event;
+        change(run, { status, reason, error, endedAt } as Partial<SessionRun>);
+        known(run);
+        ends.set(run, event);
+        for (const old of [...ends.keys()].slice(0, -MOST_ENDED)) {
+          ends.delete(old);
+          replies.delete(old);
+        }
+        return;
+      }
+      case "resync":
+        throw new StrandlineResyncError();
+    }
+  }
+
+  function load({ session, messages, versions = {}, page, active, ...rest }: Snapshot): void {
+    forget();
+    info = session;
+    runs = rest.runs;
+    readers = rest.readers;
+    before = page?.before ?? null;
+    const writing = new Map<string, Reply>();
+    for (const { run, messageId, chunks } of active) {
+      const reply = createReply(messageId);
+      reply.push(chunks);
+      replies.set(run, reply);
+      writing.set(messageId, reply);
+    }
+    path = messages.map((message) => {
+      const version = versions[message.id] ?? message.id;
+      const reply = writing.get(message.id);
+      return reply === undefined ? { version, message } : entryOf(version, reply);
+    });
+  }
+
+  /** A message whose parent is not the last one begins another branch: what came after the parent is not on it. */
+  function append({ parent, at }: SessionEvent, entry: Entry): void {
+    const length = parent === undefined ? 0 : path.findIndex(({ version }) => version === parent) + 1;
+    if (parent !== undefined && length === 0) throw new StrandlineResyncError();
+    if (length === 0) before = null;
+    path = [...path.slice(0, length), entry];
+    if (info !== null) info = { ...info, updatedAt: at as number };
+  }
+
+  function change(run: string, fields: Partial<SessionRun>): void {
+    take(runs.map((one) => (one.id === run ? { ...one, ...fields } : one)));
+  }
+
+  function take(next: readonly SessionRun[]): void {
+    runs = next;
+    if (info !== null) info = { ...info, activeRun: active().at(-1)?.id ?? null };
+  }
+
+  function active(): readonly SessionRun[] {
+    return runs.filter(({ status }) => ACTIVE.has(status));
+  }
+
+  function known(run: string): Reply {
+    const reply = replies.get(run);
+    if (reply === undefined) throw new StrandlineResyncError();
+    return reply;
+  }
+
+  function forget(): void {
+    replies.clear();
+    ends.clear();
+  }
+}
+
+const entryOf = (version: string, reply: Reply): Entry => ({
+  version,
+  get message() {
+    return reply.message;
+  },
+});

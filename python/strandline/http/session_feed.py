@@ -1,0 +1,208 @@
+"""The feed of a session over HTTP (PROTOCOL §8.5, §8.8-8.11): everything that happens in it, and who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from strandline.agents.run import ui_message
+from strandline.codecs.filters import Filter
+from strandline.core.events import frames_in
+from strandline.core.ids import check_id
+from strandline.core.offset import Cursor
+from strandline.core.records import MessageRecord, RunRecord
+from strandline.core.replay import read_cursor
+from strandline.core.session import SessionState
+from strandline.core.unfold import unfold
+from strandline.errors import Conflict, NotFound, Unprocessable
+from strandline.http.auth import Action, Identity
+from strandline.http.intake import ODD
+from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.sessions import session_plain
+from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
+from strandline.runtime.live import LiveSession
+from strandline.runtime.readers import SESSION
+from strandline.runtime.reading import event_at
+from strandline.runtime.reading_session import session_stream
+from strandline.runtime.service import Service
+from strandline.stores.port import Store
+
+MAX_LAST = 1000
+_RUNS_SHOWN = 50
+_FRESH = {"Cache-Control": "no-store"}
+
+
+def router(service: Service, identify: Callable[..., Any], allows: Callable[..., bool]) -> APIRouter:
+    """The routes, without prefix. To be included after those of ``sessions.py``: it answers whatever is left."""
+    routes = APIRouter(route_class=ProblemRoute)
+    settings = service.settings
+    who = Depends(identify)
+
+    async def visible(session_id: str, identity: Identity) -> LiveSession:
+        session = await service.sessions.find(check_id(session_id, "id"))
+        if session is None or not allows(identity, session.state.record, Action.READ):
+            raise NotFound("There is no such session.")
+        return session
+
+    @routes.get("/{session_id:anything}/events")
+    async def events(session_id: str, request: Request, identity: Identity = who) -> Response:
+        session = await visible(session_id, identity)
+        wanted, last = _wanted(request, session, settings.ai_sdk_version), _last(request)
+        reader = reader_of(request, identity, SESSION, service.clock.mint("reader"), service.clock.now())
+        cursor = await _going_on(session, service.store, cursor_of(request))
+        if cursor is not None:
+            reader.present(cursor)
+
+        async def snapshot() -> tuple[dict[str, Any], Cursor]:
+            return await view(session, service.store, wanted, last, reader.id)
+
+        content = session_stream(session, service.store, cursor, snapshot, reader, wanted, settings.heartbeat)
+        return Stream(content, settings, {}, place_for(reader, session, service.sessions))
+
+    @routes.get("/{session_id:anything}/readers")
+    async def readers(session_id: str, identity: Identity = who) -> JSONResponse:
+        session = await visible(session_id, identity)
+        cursor = session.feed.cursor(session.state.record.epoch)
+        return JSONResponse({"readers": session.readers.plain(), "cursor": str(cursor)}, headers=_FRESH)
+
+    @routes.post("/{session_id:anything}/ack")
+    async def acknowledge(session_id: str, request: Request, identity: Identity = who) -> Response:
+        session = await visible(session_id, identity)
+        body = await read_json(request, settings.max_body)
+        reader_id, presented = check_id(body.get("reader"), "reader"), body.get("cursor")
+        if not isinstance(presented, str):
+            raise Unprocessable("`cursor` must be the id of a frame.", code="invalid-request")
+        cursor = read_cursor(presented, session.state)
+        if isinstance(cursor, str):
+            raise Conflict(cursor, code="not-sent")
+        session.readers.acknowledge(identity.user, reader_id, cursor)
+        return Response(status_code=204)
+
+    @routes.get("/{session_id:anything}")
+    async def one(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        session = await visible(session_id, identity)
+        wanted, last = _wanted(request, session, settings.ai_sdk_version), _last(request)
+        data, _ = await view(session, service.store, wanted, last, None)
+        return JSONResponse(data, headers=_FRESH)
+
+    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    async def nothing_here(path: str = "", identity: Identity = who) -> Response:
+        raise NotFound("There is no such route; see PROTOCOL.md §8.")
+
+    return routes
+
+
+async def view(
+    session: LiveSession, store: Store, wanted: Filter, last: int | None, reader_id: str | None
+) -> tuple[dict[str, Any], Cursor]:
+    """Everything about a session at one offset (PROTOCOL §8.8): what is being written comes from memory, the rest from
+    the store.
+
+    The offset, the outline and the folds are taken together, without an await; stored messages do not change."""
+    state = session.state
+    cursor = session.feed.cursor(state.record.epoch)
+    active = [
+        {"run": live.id, "messageId": live.fold.message_id, "chunks": wanted.chunks(unfold(live.fold))}
+        for live in session.live.values()
+        if wanted.content and (wanted.runs is None or live.id in wanted.runs)
+    ]
+    writing = {live.message: (tuple(live.fold.parts()), live.fold.metadata) for live in session.live.values()}
+    path, older = _shown(state, wanted, last)
+    data = {
+        "session": session_plain(state.record, state.active()),
+        "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
+        "page": {"before": path[0].message_id if path and older else None},
+        "active": active,
+        "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
+        "readers": session.readers.plain(),
+        "reader": reader_id,
+        "cursor": str(cursor),
+    }
+    stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
+    contents = {message.version: message for message in stored}
+    shown = []
+    for message in path:
+        if message.version in writing:
+            parts, metadata = writing[message.version]
+            plain: dict[str, Any] = {"id": message.message_id, "role": message.role, "parts": parts}
+            if metadata is not None:
+                plain["metadata"] = metadata
+        elif message.version in contents:
+            plain = ui_message(contents[message.version])
+        else:
+            continue
+        shown.append({**plain, "parts": wanted.parts(plain["parts"])})
+    return {**data, "messages": shown}, cursor
+
+
+def _shown(state: SessionState, wanted: Filter, last: int | None) -> tuple[list[MessageRecord], bool]:
+    """The messages of a snapshot, oldest first, and whether there are older ones."""
+    if not wanted.content:
+        return [], False
+    if wanted.runs is not None:
+        versions = {state.runs[run].message for run in wanted.runs}
+        path = [message for message in state.messages.values() if message.version in versions]
+    else:
+        path = state.path()
+    if last is None or last >= len(path):
+        return path, False
+    return path[len(path) - last :], True
+
+
+async def _going_on(session: LiveSession, store: Store, presented: str | None) -> Cursor | None:
+    """Where a reader goes on. One that presents a cursor which cannot be continued gets the full state, like one that
+    presents none (PROTOCOL §3.4)."""
+    cursor = read_cursor(presented, session.state) if presented is not None else None
+    if not isinstance(cursor, Cursor):
+        return None
+    if cursor == session.feed.cursor(session.state.record.epoch):
+        return cursor
+    event = await event_at(session, store, cursor.seq)
+    return cursor if event is not None and cursor.frame <= frames_in(event) else None
+
+
+def _wanted(request: Request, session: LiveSession, default_major: int) -> Filter:
+    """The filter that a request asks for (PROTOCOL §8.10). Raises Unprocessable, and NotFound for an unknown run."""
+    _, major = client_of(request, default_major)
+    exclude, only, runs = (_listed(request, name) for name in ("exclude", "only", "run"))
+    for name, asked, known in (("exclude", exclude, "reasoning"), ("only", only, "state")):
+        if asked - {known}:
+            raise Unprocessable(f"`{name}` may only be `{known}`.", code="invalid-request")
+    for run in runs:
+        if check_id(run, "run") not in session.state.runs:
+            raise NotFound("There is no such run.")
+    return Filter(major, reasoning=not exclude, content=not only, runs=runs or None)
+
+
+def _listed(request: Request, name: str) -> frozenset[str]:
+    """The values of a query parameter that may be repeated, or hold several with commas between."""
+    return frozenset(
+        value.strip() for text in request.query_params.getlist(name) for value in text.split(",") if value.strip()
+    )
+
+
+def _last(request: Request) -> int | None:
+    """How many messages a snapshot is to hold at most; None: all of them."""
+    text = request.query_params.get("last")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) <= MAX_LAST):
+        raise Unprocessable(f"`last` must be a whole number from 0 to {MAX_LAST}.", code="invalid-request")
+    return int(text)
+
+
+def _run(run: RunRecord) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "messageId": run.message_id,
+        "status": run.status.value,
+        "reason": run.reason,
+        "error": run.error,
+        "agent": run.agent,
+        "createdAt": run.created_at,
+        "endedAt": run.ended_at,
+    }

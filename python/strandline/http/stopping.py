@@ -1,0 +1,42 @@
+"""A stop over HTTP (PROTOCOL §6.4), the same on the AI SDK and the session wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+
+from strandline.core.ids import check_id
+from strandline.errors import Forbidden
+from strandline.http.auth import Action, Identity
+from strandline.http.intake import caller_of, stop_reason
+from strandline.http.problems import called_json, read_json
+from strandline.runtime.service import Service
+
+
+async def stop_answer(
+    service: Service,
+    request: Request,
+    session_id: str,
+    identity: Identity,
+    allows: Callable[[Identity, Any, Action], bool],
+) -> JSONResponse:
+    """End the run that the body names, or the active one."""
+    check_id(session_id, "id")
+    if request.headers.get("sec-fetch-site") == "cross-site" and not called_json(request):
+        # A request that a browser sends for any page without asking first; with JSON it would ask (CORS).
+        raise Forbidden("Send a stop from another site as JSON.", code="cross-site")
+    body = await read_json(request, service.settings.max_body, optional=True)
+    named = {name: check_id(body[name], name) for name in ("run", "messageId", "key") if body.get(name) is not None}
+    answer = await service.sessions.stop(
+        session_id,
+        caller_of(identity, {}),
+        lambda record: allows(identity, record, Action.STOP),
+        run=named.get("run"),
+        message_id=named.get("messageId"),
+        key=named.get("key"),
+        reason=stop_reason(body),
+    )
+    return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)

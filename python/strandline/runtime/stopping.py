@@ -1,0 +1,60 @@
+"""What a stop names, and what it does (PROTOCOL §6.4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from strandline.core.events import Event, StopRequested
+from strandline.core.offset import Cursor
+from strandline.core.records import RunRecord
+from strandline.core.run import Status
+from strandline.core.session import Content, SessionState
+from strandline.runtime.ending import Ending, end_events
+from strandline.runtime.live import Decided, LiveRun, LiveSession
+
+IDLE = {"run": None, "status": "idle", "stopped": False}
+REMEMBERED = {"run": None, "status": "remembered", "stopped": False}
+
+
+def named_run(state: SessionState, run: str | None, message_id: str | None, key: str | None) -> RunRecord | None:
+    """The run that a stop names, or None: by its id, by its request's key, by the message that it writes or answers."""
+    if run is not None:
+        return state.runs.get(run)
+    keyed = state.keyed(key) if key is not None else None
+    if keyed is not None or message_id is None:
+        return keyed
+    found = state.find(message_id)
+    if found is None:
+        return None
+    if found.role == "user":
+        return next(reversed(state.answers(found.version)), None)
+    return state.runs[found.run] if found.run is not None else None
+
+
+def stop_events(
+    session: LiveSession, live: LiveRun, by: str, reason: str, at: int
+) -> tuple[list[Event], dict[str, Content]]:
+    """The stop of an active run, its closers and its end; and the content that its message has after them."""
+    ended, contents = end_events(session, live, Ending(Status.STOPPED, reason), by, at)
+    return [StopRequested(at, by, live.id, reason), *ended], contents
+
+
+def stop_run(session: LiveSession, run: RunRecord, by: str, reason: str, at: int) -> Decided:
+    """End a run, or answer with the end that is recorded."""
+    state = session.state
+    if not run.active:
+        return Decided((), lambda: end_of(state, run.id, stopped=False))
+    events, contents = stop_events(session, session.live[run.id], by, reason, at)
+    return Decided(tuple(events), lambda: end_of(state, run.id, stopped=True), contents)
+
+
+def end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:
+    """The recorded end of a run, as the answer to a stop."""
+    run = state.runs[run_id]
+    return {
+        "run": run.id,
+        "status": run.status.value,
+        "reason": run.reason,
+        "cursor": str(Cursor(state.record.epoch, run.last_seq or run.first_seq, 1)),
+        "stopped": stopped,
+    }

@@ -1,0 +1,114 @@
+"""The live thread: everything that is said in a session, as a reader on the AG-UI wire is sent it (PROTOCOL §11.10)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from strandline.codecs import ag_ui
+from strandline.codecs.sse import OPENING
+from strandline.core.message import FoldError
+from strandline.core.offset import Cursor
+from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
+from strandline.runtime.live import LiveSession
+from strandline.runtime.readers import Reader
+from strandline.runtime.reading_ag_ui import CLOSED, REPLACED, UNAVAILABLE, pieces, resync
+from strandline.stores.port import Store
+
+ALL_FRAMES = 999_999
+"""The ordinal of a place after all frames of an event, however many: as large as a cursor's can be."""
+
+
+async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
+    """For active runs that said something which open streams could not be shown: the newest event of that kind. A
+    reader that was shown nothing of such a run begins there."""
+    found: dict[str, int] = {}
+    for run in session.state.active():
+        try:
+            renewed = (await encoded(session, store, run, session.feed.last_seq)).renewed
+        except (Expired, FoldError):
+            continue  # a broken run, which is about to be ended
+        if renewed is not None:
+            found[run.id] = renewed
+    return found
+
+
+def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
+    """Where one goes on who has everything but the messages that are being written: before what is active begins."""
+    epoch = session.state.record.epoch
+    begins = [renewed.get(run.id, run.first_seq) for run in session.state.active()]
+    return Cursor(epoch, min(begins), 0) if begins else Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
+
+
+class Thread:
+    """What one reader is still to be sent: everything after ``cursor``."""
+
+    def __init__(self, session: LiveSession, store: Store, cursor: Cursor) -> None:
+        self._session = session
+        self._store = store
+        self._own: dict[str, Encoding] = {}
+        self._checked: tuple[list[Told], int] | None = None
+        self._skip = 0 if cursor.frame == ALL_FRAMES else cursor.frame
+        self.position = cursor.seq + 1 if cursor.frame == ALL_FRAMES else cursor.seq
+        self.cursor = cursor
+
+    async def check(self) -> None:
+        """Raise Conflict (``resync``) when the log does not reach back to the cursor, or has no such frame there."""
+        if self.position > self._session.feed.last_seq:
+            return
+        try:
+            self._checked = events, _ = await told(self._session, self._store, self.position, None, self._own)
+        except (Expired, FoldError):
+            raise resync() from None
+        if not events or events[0].seq != self.position or self._skip > len(events[0].frames):
+            raise resync()
+
+    async def turn(self) -> tuple[list[bytes], bool]:
+        """The frames of some more published events; and False when it cannot go on from there."""
+        try:
+            events, upto = self._checked or await told(self._session, self._store, self.position, None, self._own)
+        except (Expired, FoldError):
+            return [ag_ui.RESYNC_FRAME], False
+        self._checked = None
+        found: list[bytes] = []
+        for each in events:
+            if each.seq != self.position:
+                break  # retention has taken some
+            due = self._due(each)
+            found += due
+            if due and due[-1] is ag_ui.RESYNC_FRAME:
+                return found, False
+            self.position, self._skip = each.seq + 1, 0
+            if each.frames:
+                self.cursor = Cursor(self.cursor.epoch, each.seq, len(each.frames))
+        return (found, True) if self.position > upto else ([*found, ag_ui.RESYNC_FRAME], False)
+
+    def _due(self, each: Told) -> tuple[bytes, ...]:
+        if each.recap is not None and (self.cursor.seq, self.cursor.frame) == (each.seq, 0):
+            return (each.recap,)  # it was shown nothing of this run: so its history said
+        return each.frames[self._skip :]
+
+
+async def thread_stream(session: LiveSession, thread: Thread, reader: Reader) -> AsyncGenerator[bytes]:
+    """All of the session from where ``thread`` is. It ends with the server, its age, or a place that it cannot go on
+    from: the reader comes back."""
+    feed = session.feed
+    yield OPENING
+    while True:
+        while thread.position <= feed.last_seq:
+            frames, going_on = await thread.turn()
+            if frames:
+                reader.hand(thread.cursor)
+                for piece in pieces(frames):
+                    yield piece
+                reader.handed()
+            if not going_on:
+                return
+        if feed.failure is not None:
+            yield UNAVAILABLE
+            return
+        if feed.closed or reader.replaced:
+            yield REPLACED if reader.replaced else CLOSED
+            return
+        if feed.deleted or feed.time >= reader.ends_at:
+            return
+        await feed.wait(thread.position, until=reader.ends_at)
