@@ -14,10 +14,10 @@ import {
 } from "./chat.js";
 import { abortError, StrandlineGoneError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { createOutlet } from "./outlet.js";
-import { AI_SDK_PREFIX, CURSOR_HEADER, streamUrl } from "./protocol.js";
-import { type Resolvable, resolve } from "./request.js";
+import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, streamUrl } from "./protocol.js";
+import { createId, type Resolvable, resolve } from "./request.js";
 import { createRunStream } from "./run-stream.js";
-import type { NewMessage, RunReply, Session, SessionEvent, SessionView } from "./session.js";
+import type { NewMessage, RunReply, Session, SessionEvent, SessionStatus, SessionView } from "./session.js";
 import type { Sessions } from "./sessions.js";
 import type { Chunk } from "./sse.js";
 
@@ -25,7 +25,7 @@ export interface SessionTransportOptions {
   sessions: Sessions;
   /**
    * Prefix of the AI SDK wire, default `/api/chat`: where a reply is read that was over before this page had heard of
-   * its session.
+   * its session. A chat that resumes when nothing is active asks there for what it is owed (PROTOCOL §6.6).
    */
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
@@ -62,6 +62,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       const message = messageToSend(call)[0] as unknown as NewMessage | undefined;
       const stream = await begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         const body = { ...(await resolve(options.body)), ...call.body };
+        signal.throwIfAborted();
         const aborted = new Promise<never>((_, reject) => {
           signal.addEventListener("abort", () => reject(abortError()));
         });
@@ -70,7 +71,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         const sent = await Promise.race([sending, aborted]);
         turn.run = sent.run;
         turn.messageId = sent.messageId;
-        return sent.run;
+        return follow(session, sent.run, signal);
       });
       if (stream === null) throw new StrandlineGoneError();
       return stream;
@@ -82,7 +83,9 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         const run = session.getSnapshot().activeRuns.at(-1);
         turn.run = run?.id;
         turn.messageId = run?.messageId;
-        return run?.id;
+        if (run !== undefined) return follow(session, run.id, signal);
+        // The history that this chat shows may be older than the end of a reply which it left out.
+        return session.getSnapshot().status === "live" ? replay(session, turn, signal) : null;
       }),
 
     stop(chatId, { reason } = {}): Promise<StopResult> {
@@ -101,11 +104,11 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     },
   };
 
-  /** Reads the run that `find` finds, holding the session's connection meanwhile. Null when there is none. */
+  /** Reads what `find` finds, holding the session's connection meanwhile. Null when there is none. */
   async function begin<CHUNK>(
     chatId: string,
     abortSignal: AbortSignal | undefined,
-    find: (session: Session, turn: Turn, signal: AbortSignal) => Promise<string | undefined>,
+    find: (session: Session, turn: Turn, signal: AbortSignal) => Promise<Followed | null>,
   ): Promise<ReadableStream<CHUNK> | null> {
     if (chatId === "." || chatId === "..") throw new StrandlineProtocolError(`"${chatId}" cannot be an id.`);
     if (abortSignal?.aborted) throw abortError();
@@ -125,8 +128,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       release();
     };
     try {
-      const run = await find(session, turn, life.signal);
-      const followed = run === undefined ? null : await follow(session, run, life.signal);
+      const followed = await find(session, turn, life.signal);
       if (followed === null) {
         end();
         return null;
@@ -149,20 +151,30 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     // Asked for again: events that came together with the one that was waited for have been applied meanwhile.
     const reply = session.reply(run);
     if (reply !== undefined) return followLive(session, run, reply, signal);
-    // It was over before this page had heard of its session. The other wire tells a run whatever its state.
-    const url = streamUrl(api, session.id, run);
+    // It was over before this page had heard of its session.
+    return replay(session, { run }, signal);
+  }
+
+  /** Off the other wire, which tells a run whatever its state: this one, or the one that it owes to who has none. */
+  async function replay(
+    session: Session,
+    turn: Partial<ActiveRun>,
+    signal: AbortSignal,
+  ): Promise<Followed | null> {
+    const key = createId(clock);
     const stream = createRunStream({
       ...sessions.asking,
       onStatus: () => {},
-      request: (cursor, _, cut) =>
-        request(
-          url,
-          { signal: cut, cache: "no-store" },
-          cursor === undefined ? {} : { [CURSOR_HEADER]: cursor },
-        ),
+      request(cursor, run = turn.run, cut) {
+        const position = cursor === undefined ? { [KEY_HEADER]: key } : { [CURSOR_HEADER]: cursor };
+        return request(streamUrl(api, session.id, run), { signal: cut, cache: "no-store" }, position);
+      },
     });
     signal.addEventListener("abort", stream.detach);
-    return (await stream.attach()) ? stream : null;
+    if (!(await stream.attach())) return null;
+    turn.run = stream.run;
+    turn.messageId = stream.messageId;
+    return stream;
   }
 }
 
@@ -195,6 +207,9 @@ function seen<T>(
   });
 }
 
+/** Then nothing more comes. */
+const OVER = new Set<SessionStatus>(["idle", "refused", "absent", "deleted"]);
+
 /** What has been said of a run, and then what the feed says of it. */
 function followLive(session: Session, run: string, reply: RunReply, signal: AbortSignal): Followed {
   const outlet = createOutlet<Chunk>(() => end());
@@ -207,7 +222,6 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
   const take = (event: SessionEvent) => {
     // A fresh snapshot: how what was read here goes on is not known.
     if (event.type === "snapshot") end(new StrandlineResyncError());
-    else if (event.type === "session-deleted") end(abortError("deleted"));
     else if (event.run !== run) return;
     else if (event.type === "appended") outlet.push(event.chunks as Chunk[]);
     else if (event.type === "message-reset") end(new StrandlineResyncError());
@@ -221,7 +235,7 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
     session.onEvent(take),
     session.subscribe(() => {
       const { status, error } = session.getSnapshot();
-      if (status === "idle" || status === "refused") end(error ?? abortError());
+      if (OVER.has(status)) end(error ?? abortError(status));
     }),
   ];
   signal.addEventListener("abort", () => {

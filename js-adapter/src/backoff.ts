@@ -144,6 +144,9 @@ export function createBackoff(
   }
 }
 
+/** How long until something that was not there, so many times in a row, is asked for again. */
+export const absentMs = (times: number): number => Math.min(15_000, 1_000 * 1.5 ** times);
+
 /** `Retry-After` in milliseconds: it is seconds or a date (RFC 9110 §10.2.3). Undefined when absent or nonsense. */
 export function retryAfter(response: Response): number | undefined {
   const value = response.headers.get("Retry-After");

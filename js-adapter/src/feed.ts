@@ -6,7 +6,7 @@
 import { createAway } from "./away.js";
 import { type Backoff, type Clock, createBackoff, type RetryOptions } from "./backoff.js";
 import { ask, type Connection, createConnection, type Drop, readFrames } from "./connection.js";
-import { StrandlineError, StrandlineProtocolError } from "./errors.js";
+import type { StrandlineError } from "./errors.js";
 import { HEARTBEAT_MS } from "./protocol.js";
 import type { Chunk } from "./sse.js";
 import { type OnStatus, reportWait } from "./status.js";
@@ -35,8 +35,6 @@ export interface FeedOptions {
 
 export interface Feed {
   readonly isRunning: boolean;
-  /** The newest one that was reached, also while stopped. */
-  readonly cursor: string | undefined;
   /** Connects. When it runs already this is a `poke`. */
   start(): void;
   /** Lets go of the connection. Nothing is delivered any more. */
@@ -66,9 +64,6 @@ export function createFeed(options: FeedOptions): Feed {
   const feed: Feed = {
     get isRunning() {
       return life !== undefined;
-    },
-    get cursor() {
-      return cursor;
     },
     start() {
       if (life !== undefined) return feed.poke();
@@ -125,12 +120,10 @@ export function createFeed(options: FeedOptions): Feed {
           });
       }
     } catch (error) {
-      // What else is thrown is the pause that was broken off by `stop`.
+      // What is thrown is a refusal, or the pause that was broken off by `stop`.
       if (signal.aborted) return;
       feed.stop();
-      onRefused(
-        error instanceof StrandlineError ? error : new StrandlineProtocolError("It cannot be read.", error),
-      );
+      onRefused(error as StrandlineError);
     } finally {
       unwatch();
     }
@@ -148,10 +141,6 @@ export function createFeed(options: FeedOptions): Feed {
       connection.cut("failed");
       const { cause, retryAfterMs } = answer;
       return { dropped, cause, retryAfterMs: retryAfterMs && Math.min(retryAfterMs, LONGEST_WAIT_MS) };
-    }
-    if (answer.status === 204) {
-      connection.cut("closed");
-      return { dropped: "closed" };
     }
     onStatus("live", {});
     try {
@@ -171,7 +160,7 @@ export function createFeed(options: FeedOptions): Feed {
         },
       });
     } catch (cause) {
-      // A frame that is none: a portal, or a broken server. It may be well at the next attempt.
+      // No frames: a portal, or a broken server. It may be well at the next attempt.
       return { dropped: "protocol", cause };
     }
   }

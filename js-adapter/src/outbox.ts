@@ -17,8 +17,8 @@ export interface Outbox {
 /** `answered`: the server has it. `isDue`: the next snapshot has it, or it is off the path again. */
 interface Item {
   message: SessionMessage;
-  answered?: boolean;
-  isDue?: boolean;
+  answered: boolean;
+  isDue: boolean;
 }
 
 export function createOutbox(): Outbox {
@@ -28,7 +28,7 @@ export function createOutbox(): Outbox {
   };
   return {
     put(message) {
-      const mine: Item = { message: { ...message, pending: true } };
+      const mine: Item = { message: { ...message, pending: true }, answered: false, isDue: false };
       items = [...items, mine];
       return {
         answered() {
@@ -38,7 +38,7 @@ export function createOutbox(): Outbox {
       };
     },
     asked() {
-      for (const item of items) item.isDue = item.answered === true;
+      for (const item of items) item.isDue = item.answered;
     },
     arrived: (id) => keep(({ message }) => message.id !== id),
     compared: (messages) =>

@@ -2,7 +2,7 @@
  * One session as this page sees it: a feed while somebody looks, what it says, what was sent from here and is not in the
  * log yet, and the acknowledgement of what was applied. PROTOCOL §8.
  */
-import type { Clock, RetryOptions } from "./backoff.js";
+import { absentMs, type Clock, type RetryOptions } from "./backoff.js";
 import type { StopResult } from "./chat.js";
 import { discard } from "./connection.js";
 import { type StrandlineError, StrandlineHttpError } from "./errors.js";
@@ -15,15 +15,16 @@ import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
 import { type Content, createView, type RunReply, type SessionEvent } from "./view.js";
-import { watchWake } from "./wake.js";
+import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
 export type { MessagePart, SessionMessage } from "./fold.js";
 export type { Content, RunReply, SessionEvent, SessionInfo, SessionReader, SessionRun } from "./view.js";
 
 /**
- * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent. `offline`
- * is `waiting` while the browser knows that there is no way out. `refused`: see `error`; it is not asked for again.
+ * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent, and now
+ * and then, because another device may make it. `offline` is `waiting` while the browser knows that there is no way out.
+ * `refused`: see `error`; it is not asked for again.
  */
 export type SessionStatus =
   | "idle"
@@ -123,7 +124,7 @@ export interface Wire {
   ): Promise<Response>;
   /** Repeated until it is answered, with JSON. */
   call(path: string, query: Query, init: RequestInit, ...fields: (HeaderFields | undefined)[]): Post;
-  /** The name of this page's connections. */
+  /** The name that connections of this page get. */
   readonly reader: string;
   /** Another page has the name of this reader (a tab that was duplicated): makes up a new one. */
   nameReader(): void;
@@ -132,7 +133,7 @@ export interface Wire {
   onStatus(id: string, status: StreamStatus, detail: StatusDetail): void;
 }
 
-type Query = Record<string, string | number | undefined>;
+export type Query = Record<string, string | number | boolean | undefined>;
 
 export function createSession(id: string, wire: Wire): Session {
   const { clock } = wire;
@@ -145,8 +146,10 @@ export function createSession(id: string, wire: Wire): Session {
   let cursor: string | null = null;
   let snapshot: SessionView | undefined;
   const outbox = createOutbox();
+  /** Who this page is on the newest connection, which keeps its name when the page takes another. */
+  let { reader } = wire;
   const receipt = createReceipt(clock, (applied) => {
-    const body = JSON.stringify({ reader: wire.reader, cursor: applied });
+    const body = JSON.stringify({ reader, cursor: applied });
     wire.request(`${path}/ack`, {}, { method: "POST", body, keepalive: true }).then(discard, () => {});
   });
   let unanswered: { post: Post; key: string } | undefined;
@@ -155,10 +158,14 @@ export function createSession(id: string, wire: Wire): Session {
   let answered = 0;
   let answeredBefore = 0;
   let unwatch = () => {};
+  /** How often in a row it was not there, and when it is asked for again. */
+  let absences = 0;
+  let asking: unknown;
 
   const feed = createFeed({
     ...wire,
     request(from, signal) {
+      reader = wire.reader;
       answeredBefore = answered;
       outbox.asked();
       if (from !== undefined) receipt.presented(from);
@@ -169,7 +176,8 @@ export function createSession(id: string, wire: Wire): Session {
     onFrame(data, position) {
       const event = data as SessionEvent;
       if (event.type === "replaced") {
-        wire.nameReader();
+        if (reader === wire.reader) wire.nameReader();
+        reader = wire.reader;
         return tell();
       }
       if (event.type === "session-deleted") {
@@ -186,7 +194,10 @@ export function createSession(id: string, wire: Wire): Session {
         if (event.type === "snapshot") outbox.compared(view.content().messages);
         else if (event.type === "message-created") outbox.arrived(event.message_id);
         // The list of readers is what a connection is told first when it has caught up (§8.11).
-        if (event.type === "snapshot" || event.type === "readers") status = "live";
+        if (event.type === "snapshot" || event.type === "readers") {
+          status = "live";
+          absences = 0;
+        }
         if (position !== undefined) {
           cursor = position;
           receipt.applied(position, event.type === "run-ended");
@@ -201,6 +212,8 @@ export function createSession(id: string, wire: Wire): Session {
       wire.onStatus(id, now, detail);
       // Connected is not there yet: what was missed has to come first.
       if (status === now || now === "ended" || now === "live") return;
+      // Asking again for what is absent is not worth a word.
+      if (absences > 0 && now === "connecting") return;
       status = now;
       tell();
     },
@@ -211,6 +224,7 @@ export function createSession(id: string, wire: Wire): Session {
       leave(!isGone ? "refused" : cursor === null ? "absent" : "deleted");
       if (isGone) forget();
       else error = cause;
+      if (status === "absent") askLater();
       tell();
     },
   });
@@ -229,6 +243,7 @@ export function createSession(id: string, wire: Wire): Session {
         // A moment later: a component that is mounted again at once, or a page that follows another, goes on with it.
         leaving = clock.setTimeout(() => {
           leave("idle");
+          tell();
           wire.onUse(id, forget);
         }, 0);
       };
@@ -255,6 +270,16 @@ export function createSession(id: string, wire: Wire): Session {
   };
 
   function connect(): void {
+    absences = 0;
+    if (status === "absent") {
+      status = "connecting";
+      tell();
+    }
+    ask();
+  }
+
+  function ask(): void {
+    clock.clearTimeout(asking);
     if (!feed.isRunning) {
       error = null;
       unwatch();
@@ -265,20 +290,28 @@ export function createSession(id: string, wire: Wire): Session {
     feed.start();
   }
 
+  function askLater(): void {
+    unwatch = watchWake((change) => change === "back" && ask());
+    asking = clock.setTimeout(() => isHidden() || ask(), absentMs(absences++));
+  }
+
   function leave(as: SessionStatus): void {
+    clock.clearTimeout(asking);
     receipt.flush();
     unwatch();
     feed.stop();
     status = as;
-    snapshot = undefined;
   }
 
   function forget(): void {
     view.clear();
+    // What the server had went with it.
+    outbox.asked();
+    outbox.compared([]);
     feed.restart(undefined);
     receipt.clear();
     cursor = null;
-    snapshot = undefined;
+    tell();
   }
 
   function tell(): void {
@@ -290,14 +323,15 @@ export function createSession(id: string, wire: Wire): Session {
     if (snapshot !== undefined) return snapshot;
     const content = view.content();
     const messages = outbox.shown(content.messages);
-    snapshot = { ...content, messages, id, reader: wire.reader, status, error, cursor };
+    snapshot = { ...content, messages, id, reader, status, error, cursor };
     return snapshot;
   }
 
   async function send(input: string | NewMessage | undefined, options: SendOptions = {}): Promise<Sent> {
     const { trigger = "submit-message", messageId, body, headers, key = createId(clock) } = options;
     const given = typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
-    const message = given && ({ id: createId(clock), role: "user", ...given } as SessionMessage);
+    // An edited message keeps its id.
+    const message = given && ({ id: messageId ?? createId(clock), role: "user", ...given } as SessionMessage);
     const isNew =
       message?.role === "user" &&
       trigger === "submit-message" &&
@@ -312,7 +346,8 @@ export function createSession(id: string, wire: Wire): Session {
       const sent = (await (await post.answer).json()) as Sent;
       answered++;
       shown?.answered();
-      if (listeners.size > 0) connect();
+      // Not when it was closed meanwhile.
+      if (listeners.size > 0 && status !== "idle") connect();
       return sent;
     } catch (cause) {
       shown?.takeOut();
@@ -327,7 +362,7 @@ export function createSession(id: string, wire: Wire): Session {
     // A repetition that came after the stop is forgotten would start what was stopped.
     if (run === undefined) unanswered?.post.limit(STOP_MEMORY_MS * 0.75);
     const target = run ?? (unanswered ? undefined : view.content().activeRuns.at(-1)?.id);
-    const body = JSON.stringify({ run: target, key: target ? undefined : unanswered?.key, reason });
+    const body = JSON.stringify({ run: target, key: run ? undefined : unanswered?.key, reason });
     try {
       const { answer } = wire.call(`${path}/stop`, {}, { method: "POST", body, keepalive: true });
       const result = (await (await answer).json()) as StopResult;
@@ -345,11 +380,12 @@ export function createSession(id: string, wire: Wire): Session {
     const { answer } = wire.call(`${path}/messages`, { limit: wire.pageSize, before }, {});
     const older = (await (await answer).json()) as {
       messages: SessionMessage[];
+      versions: Record<string, string>;
       page: { before: string | null };
     };
     // Asked twice, or on another branch by now.
     if (view.before !== before) return;
-    view.prepend(older.messages, older.page.before);
+    view.prepend(older.messages, older.versions, older.page.before);
     tell();
   }
 }

@@ -6,7 +6,7 @@ import { abortError, StrandlineHttpError } from "./errors.js";
 import { type Post, postUntilAnswered } from "./post.js";
 import { DEVICE_HEADER, READER_HEADER, SESSIONS_PREFIX, urlOf } from "./protocol.js";
 import { createId, createRequest, JSON_FIELDS, type Request, type RequestOptions, whole } from "./request.js";
-import { createSession, type Session, type SessionInfo, safely, type Wire } from "./session.js";
+import { createSession, type Query, type Session, type SessionInfo, safely, type Wire } from "./session.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
 
 export interface SessionsOptions extends RequestOptions {
@@ -75,7 +75,7 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
   const names: Record<string, string> = device === undefined ? {} : { [DEVICE_HEADER]: device };
   const nameReader = (name: string) => {
     names[READER_HEADER] = name;
-    storage?.setItem(NAME, name);
+    safely(() => storage?.setItem(NAME, name)); // It may be full.
   };
   nameReader(storage?.getItem(NAME) ?? createId(clock));
 
@@ -84,7 +84,14 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
     ...asking,
     pageSize: options.pageSize ?? 50,
     request: (path, query, init, ...fields) =>
-      request(urlOf(url, path, query), init, init.body == null ? undefined : JSON_FIELDS, names, ...fields),
+      // The names as they are now, whatever they are when the application has made up its headers.
+      request(
+        urlOf(url, path, query),
+        init,
+        init.body == null ? undefined : JSON_FIELDS,
+        { ...names },
+        ...fields,
+      ),
     call(path, query, init, ...fields) {
       const send = () => whole(wire.request(path, query, init, ...fields));
       const post = postUntilAnswered({ clock, retry, stallAfterMs, send });
@@ -109,8 +116,7 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
   };
 
   return {
-    list: ({ archived, before, limit } = {}) =>
-      ask("", "GET", undefined, { archived: archived?.toString(), before, limit }),
+    list: ({ archived, before, limit } = {}) => ask("", "GET", undefined, { archived, before, limit }),
     async create({ id = createId(clock), title } = {}) {
       // With an id of ours it can be repeated.
       return (await ask<{ session: SessionInfo }>("", "POST", { id, title })).session;
@@ -137,13 +143,8 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
     asking,
   };
 
-  async function ask<T>(
-    path: string,
-    method: string,
-    body?: object,
-    query: Record<string, string | number | undefined> = {},
-  ): Promise<T> {
-    const init = body === undefined ? { method } : { method, body: JSON.stringify(body) };
+  async function ask<T>(path: string, method: string, body?: object, query: Query = {}): Promise<T> {
+    const init = { method, body: JSON.stringify(body) };
     return (await (await wire.call(path, query, init).answer).json()) as T;
   }
 

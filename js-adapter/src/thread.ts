@@ -7,7 +7,7 @@
  * own sends reset that.
  */
 import { type ChatMessage, finished, type Hydrated, placeOf, runOf } from "./ag-ui.js";
-import type { Clock, RetryOptions } from "./backoff.js";
+import { absentMs, type Clock, type RetryOptions } from "./backoff.js";
 import type { ChunkQueue } from "./chunk-queue.js";
 import { createConversation } from "./conversation.js";
 import { StrandlineHttpError } from "./errors.js";
@@ -53,10 +53,6 @@ export interface Thread {
   drop(): boolean;
   close(): void;
 }
-
-/** A thread that does not exist yet is asked for again after this long, then ever later. */
-const ABSENT_MS = 1_000;
-const LONGEST_ABSENT_MS = 15_000;
 
 /** A run that the server has and that does not begin for so long may be over: then the conversation is loaded again. */
 const OVERDUE_MS = 2_000;
@@ -262,7 +258,7 @@ export function createThread(options: ThreadOptions): Thread {
     } else if (found.cursor === null) {
       onStatus("waiting", { reason: "absent" });
       const isSent = reply !== undefined && !wasAccepted;
-      conversation.later(isSent ? 0 : Math.min(LONGEST_ABSENT_MS, ABSENT_MS * 1.5 ** absences++));
+      conversation.later(isSent ? 0 : absentMs(absences++));
     } else {
       absences = 0;
       feed.restart(found.cursor);

@@ -73,7 +73,7 @@ export interface View {
   reply(run: string): RunReply | undefined;
   /** Where the page of messages before those that are here ends. */
   readonly before: string | null;
-  prepend(messages: readonly SessionMessage[], before: string | null): void;
+  prepend(messages: readonly SessionMessage[], versions: Versions, before: string | null): void;
   /** Forgets everything. */
   clear(): void;
 }
@@ -92,12 +92,14 @@ interface Entry {
   readonly message: SessionMessage;
 }
 
+/** Message id to version, where they differ. */
+type Versions = Readonly<Record<string, string>>;
+
 interface Snapshot {
   session: SessionInfo;
   messages: SessionMessage[];
-  /** Message id to version. */
-  versions?: Record<string, string>;
-  page?: { before: string | null };
+  versions: Versions;
+  page: { before: string | null };
   active: { run: string; messageId: string; chunks: Chunk[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
@@ -106,6 +108,8 @@ interface Snapshot {
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
 const MOST_ENDED = 4;
 const MOST_RUNS = 50;
+/** A longer first message is cut to make a title (§8.2). */
+const LONGEST_TITLE = 80;
 
 const ACTIVE = new Set(["queued", "running"]);
 
@@ -113,22 +117,24 @@ export function createView(): View {
   let info: SessionInfo | null = null;
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
+  let activeRuns: readonly SessionRun[] = [];
   let readers: readonly SessionReader[] = [];
   let before: string | null = null;
+  /** What was given out last. */
+  let shown: readonly SessionMessage[] = [];
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
 
   return {
     apply,
-    content: () => ({
-      info,
-      messages: path.map(({ message }) => message),
-      runs,
-      activeRuns: active(),
-      readers,
-      hasOlder: before !== null,
-    }),
+    content() {
+      const messages = path.map(({ message }) => message);
+      const isSame =
+        messages.length === shown.length && messages.every((message, index) => message === shown[index]);
+      if (!isSame) shown = messages;
+      return { info, messages: shown, runs, activeRuns, readers, hasOlder: before !== null };
+    },
     reply(run) {
       const reply = replies.get(run);
       return reply && { messageId: reply.message.id, chunks: [...reply.chunks], end: ends.get(run) };
@@ -136,15 +142,16 @@ export function createView(): View {
     get before() {
       return before;
     },
-    prepend(messages, next) {
-      path = [...messages.map((message) => ({ version: message.id, message })), ...path];
+    prepend(older, versions, next) {
+      path = [...older.map((message) => ({ version: versions[message.id] ?? message.id, message })), ...path];
       before = next;
     },
     clear() {
       forget();
       info = before = null;
       path = [];
-      runs = readers = [];
+      take([]);
+      readers = [];
     },
   };
 
@@ -159,13 +166,14 @@ export function createView(): View {
         return;
       case "session-changed": {
         const { title = null, archived = false } = event as Partial<SessionInfo>;
-        if (info !== null) info = { ...info, title, archived };
+        note({ title, archived, updatedAt: event.at as number });
         return;
       }
       case "message-created": {
         const { message_id: id, role, parts, metadata } = event;
         const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
         append(event, { version: event.message as string, message });
+        if (role === "user" && info?.title === null) note({ title: titleOf(message) });
         return;
       }
       case "run-queued": {
@@ -190,6 +198,7 @@ export function createView(): View {
       case "run-ended": {
         const { status, reason = null, error = null, at: endedAt } = event;
         change(run, { status, reason, error, endedAt } as Partial<SessionRun>);
+        note({ updatedAt: endedAt as number });
         known(run);
         ends.set(run, event);
         for (const old of [...ends.keys()].slice(0, -MOST_ENDED)) {
@@ -203,12 +212,12 @@ export function createView(): View {
     }
   }
 
-  function load({ session, messages, versions = {}, page, active, ...rest }: Snapshot): void {
+  function load({ session, messages, versions, page, active, ...rest }: Snapshot): void {
     forget();
     info = session;
-    runs = rest.runs;
+    take(rest.runs);
     readers = rest.readers;
-    before = page?.before ?? null;
+    before = page.before;
     const writing = new Map<string, Reply>();
     for (const { run, messageId, chunks } of active) {
       const reply = createReply(messageId);
@@ -229,7 +238,11 @@ export function createView(): View {
     if (parent !== undefined && length === 0) throw new StrandlineResyncError();
     if (length === 0) before = null;
     path = [...path.slice(0, length), entry];
-    if (info !== null) info = { ...info, updatedAt: at as number };
+    note({ updatedAt: at as number });
+  }
+
+  function note(fields: Partial<SessionInfo>): void {
+    if (info !== null) info = { ...info, ...fields };
   }
 
   function change(run: string, fields: Partial<SessionRun>): void {
@@ -238,11 +251,8 @@ export function createView(): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    if (info !== null) info = { ...info, activeRun: active().at(-1)?.id ?? null };
-  }
-
-  function active(): readonly SessionRun[] {
-    return runs.filter(({ status }) => ACTIVE.has(status));
+    activeRuns = runs.filter(({ status }) => ACTIVE.has(status));
+    note({ activeRun: activeRuns.at(-1)?.id ?? null });
   }
 
   function known(run: string): Reply {
@@ -263,3 +273,11 @@ const entryOf = (version: string, reply: Reply): Entry => ({
     return reply.message;
   },
 });
+
+/** The title that a session without one gets from a message of a user (§8.2). */
+function titleOf({ parts }: SessionMessage): string | null {
+  const texts = parts.map(({ type, text }) => (type === "text" ? text : ""));
+  const line = [...texts.join(" ").replace(/\s+/g, " ").trim()];
+  if (line.length > LONGEST_TITLE) line.splice(LONGEST_TITLE - 1, line.length, "…");
+  return line.join("") || null;
+}

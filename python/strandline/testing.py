@@ -292,12 +292,14 @@ class Frame:
 
 class FrameReader:
     """Takes bytes as they come, cut anywhere, and keeps the frames that are complete. Strict: raises ValueError for
-    anything that PROTOCOL §4.3 does not allow (``id_first``: §11.5). ``comments`` holds the comment lines."""
+    anything that PROTOCOL §4.3 does not allow (``id_first``: §11.5). ``comments`` holds the comment lines, ``retry``
+    what a plain EventSource was told to wait, in ms."""
 
     def __init__(self, *, id_first: bool = False) -> None:
         self.id_first = id_first
         self.frames: list[Frame] = []
         self.comments: list[str] = []
+        self.retry: int | None = None
         self._rest = b""
         self._lines: list[str] = []
 
@@ -312,6 +314,8 @@ class FrameReader:
             raise ValueError(f"a carriage return: {line!r}")
         if line.startswith(":"):
             self.comments.append(line)
+        elif line.startswith("retry: ") and not self._lines:
+            self.retry = int(line[7:])
         elif line:
             self._lines.append(line)
         else:

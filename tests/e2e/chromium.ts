@@ -1,7 +1,7 @@
 /** The browser of the tests: the `chromium` of the system, without a network of its own. */
 import { existsSync } from "node:fs";
 import { delimiter, join } from "node:path";
-import { type Browser, chromium } from "playwright-core";
+import { type BrowserContext, chromium, type LaunchOptions } from "playwright-core";
 
 const FLAGS = [
   "--headless",
@@ -33,5 +33,27 @@ const flags = (): string[] => {
   return own.trim().startsWith("[") ? (JSON.parse(own) as string[]) : own.trim().split(/\s+/);
 };
 
-export const launchChromium = (): Promise<Browser> =>
-  chromium.launch({ executablePath: findChromium(), args: flags(), chromiumSandbox: false });
+export const launchChromium = (options: Pick<LaunchOptions, "args" | "ignoreDefaultArgs"> = {}) =>
+  chromium.launch({
+    ...options,
+    executablePath: findChromium(),
+    args: [...flags(), ...(options.args ?? [])],
+    chromiumSandbox: false,
+  });
+
+/**
+ * A browser that shows one tab at a time, as a phone does: the others are hidden, and a page that was left may be
+ * kept in the back/forward cache. (Playwright's own browsers say of every tab that it is looked at.)
+ */
+export async function launchPhone(
+  port: number,
+): Promise<{ context: BrowserContext; close(): Promise<void> }> {
+  const owner = await launchChromium({
+    args: [`--remote-debugging-port=${port}`],
+    ignoreDefaultArgs: ["--disable-back-forward-cache"],
+  });
+  const browser = await chromium.connectOverCDP(`http://127.0.0.1:${port}`, { noDefaults: true });
+  const [context] = browser.contexts();
+  if (context === undefined) throw new Error("The browser has no profile.");
+  return { context, close: () => owner.close() };
+}

@@ -1,4 +1,4 @@
-/** The page of tests/pages/chat.tsx in a browser, with any of the three majors of `ai` and any of two of React. */
+/** A page of tests/pages in a browser, with any of the three majors of `ai` and any of two of React. */
 import { fileURLToPath } from "node:url";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { build } from "vite";
@@ -10,7 +10,7 @@ import { eventually } from "./support.js";
 const at = (path: string) => fileURLToPath(new URL(path, import.meta.url));
 
 /** The page as one script. */
-export async function bundle(ai: Major, react: 18 | 19): Promise<string> {
+export async function bundle(ai: Major, react: 18 | 19, page: "chat" | "life" = "chat"): Promise<string> {
   const source = (name: string) => at(`../../js-adapter/src/${name}.ts`);
   const old = (name: string) => at(`../../tests-react18/node_modules/${name}`);
   const built = await build({
@@ -22,7 +22,7 @@ export async function bundle(ai: Major, react: 18 | 19): Promise<string> {
       alias: [
         { find: "ai-react7", replacement: `ai-react${ai}` },
         { find: "strandline/ai-sdk/sessions", replacement: source("ai-sdk-sessions") },
-        { find: "strandline/react", replacement: source("react") },
+        { find: /^strandline\/(.+)$/, replacement: source("$1") },
         { find: /^strandline$/, replacement: source("index") },
         ...(react === 18 ? [{ find: /^(react|react-dom)(?=\/|$)/, replacement: old("$1") }] : []),
       ],
@@ -30,7 +30,7 @@ export async function bundle(ai: Major, react: 18 | 19): Promise<string> {
     build: {
       write: false,
       minify: false,
-      rolldownOptions: { input: at("../pages/chat.tsx"), output: { format: "iife" } },
+      rolldownOptions: { input: at(`../pages/${page}.tsx`), output: { format: "iife" } },
     },
   });
   const output = (Array.isArray(built) ? built : [built]).flatMap((one) =>
@@ -52,8 +52,13 @@ export class Device {
   /** `base` is where the server or a proxy is. */
   static async open(browser: Browser, code: string, base: string, id: string): Promise<Device> {
     const context = await browser.newContext({ viewport: { width: 800, height: 600 } });
+    return Device.within(context, code, base, `#${id}`);
+  }
+
+  /** In a profile that there is. `address` is what follows the path of the page. */
+  static async within(context: BrowserContext, code: string, base: string, address: string): Promise<Device> {
     context.setDefaultTimeout(15_000);
-    await context.route(`${base}/page`, (route) =>
+    await context.route(new RegExp(`^${base}/page(\\?|$)`), (route) =>
       route.fulfill({
         contentType: "text/html",
         body: '<!doctype html><div id="root"></div><script src="/page.js"></script>',
@@ -70,7 +75,7 @@ export class Device {
       if (said.type() === "error" && !/Failed to load resource|net::ERR_/.test(said.text()))
         device.complaints.push(said.text());
     });
-    await page.goto(`${base}/page#${id}`);
+    await page.goto(`${base}/page${address}`);
     await device.at("draft").waitFor();
     return device;
   }

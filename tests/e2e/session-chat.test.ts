@@ -4,7 +4,7 @@ import { sessionTransport } from "strandline/ai-sdk/sessions";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, MAJORS, type Major, plain, textOf } from "./chat.js";
 import { CuttingProxy, type Fault, type ProxiedRequest } from "./proxy.js";
-import { CRAMPED, type Message, TestServer } from "./server.js";
+import { CRAMPED, type History, type Message, TestServer } from "./server.js";
 import { counted, eventually, fresh, pool, range, trial } from "./support.js";
 
 vi.setConfig({ testTimeout: 120_000, hookTimeout: 60_000 });
@@ -105,6 +105,17 @@ describe.each(MAJORS.map((major) => ({ major })))("ai@$major", ({ major }) => {
       if (major === 7) expect(plain(client.chat.messages)).toEqual(messages);
       else expect(client.text).toBe(textOf(messages.at(-1)));
     }
+  });
+
+  test("a reply that was over between the history and the first look is shown, once", async () => {
+    const { client, sessions } = openPage(major, fresh("owed"));
+    await sessions.open(client.id).send("count to 30 every 5 ms");
+    const history = (await (await fetch(`${server.url}/api/chat/${client.id}/messages`)).json()) as History;
+    expect(history.messages.length).toBe(1);
+    await server.settled(client.id);
+    const later = openPage(major, client.id, server.url, history.messages).client;
+    await later.chat.resumeStream();
+    await isWhole(later, counted(30));
   });
 
   test("a stop ends it on every device, and the words stay", async () => {

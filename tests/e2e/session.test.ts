@@ -44,6 +44,12 @@ const shows = (session: Session, text: string) =>
 const textOf = (session: Session) =>
   (session.getSnapshot().messages.at(-1)?.parts ?? []).map(({ text }) => text ?? "").join("");
 
+const readersOf = async (id: string) =>
+  (await (await fetch(`${server.url}/api/sessions/${id}/readers`)).json()) as {
+    readers: { connected: boolean; acknowledged: string | null }[];
+    cursor: string;
+  };
+
 /** Both pages, and the server's history, say the same. */
 async function agree(...sessions: [Session, ...Session[]]) {
   const { messages } = await server.settled(sessions[0].id);
@@ -54,6 +60,75 @@ async function agree(...sessions: [Session, ...Session[]]) {
 }
 
 describe("two pages of one session", () => {
+  test("that is not there yet: the other one notices, and both know its title and when it changed", async () => {
+    const pages = [look(fresh("absent")), look(fresh("absent"))] as [Session, Session];
+    pages[1] = look(pages[0].id);
+    await eventually("it is absent", () => pages.every((page) => page.getSnapshot().status === "absent"));
+    await pages[0].send("count to 3 every 1 ms");
+    await agree(...pages);
+    const [question] = pages[0].getSnapshot().messages;
+    await pages[1].send("count to 4 every 1 ms", { messageId: question?.id as string });
+    await eventually("it was edited", () =>
+      pages.every(
+        (page) => page.getSnapshot().runs.at(-1)?.status === "completed" && textOf(page) === counted(4),
+      ),
+    );
+    await agree(...pages);
+    const { sessions } = await createClient().list();
+    const info = sessions.find(({ id }) => id === pages[0].id);
+    for (const page of pages) expect(page.getSnapshot().info).toEqual(info);
+  });
+
+  test("that was made without a title know the one that its first message gives it", async () => {
+    const client = createClient();
+    const { id } = await client.create();
+    const page = look(id);
+    await isLive(page);
+    const { run } = await page.send(`count to 2 every 1 ms \n  ${"🌊 ".repeat(100)}`);
+    await page.stop({ run });
+    await isIdle(page);
+    const { sessions } = await client.list();
+    expect(page.getSnapshot().info).toEqual(sessions.find((one) => one.id === id));
+    expect(page.getSnapshot().info?.title).toMatch(/^count to 2 every 1 ms 🌊.*…$/u);
+  });
+
+  test("and of another one, in a tab that was duplicated: each is one reader, which acknowledges", async () => {
+    const tab = () => {
+      const kept = new Map([["strandline-reader", fresh("name")]]);
+      return {
+        getItem: (key: string) => kept.get(key) ?? null,
+        setItem: (key: string, name: string) => void kept.set(key, name),
+      };
+    };
+    const [first, second] = [tab(), tab()];
+    second.setItem("strandline-reader", first.getItem("strandline-reader") as string);
+    const ids = [fresh("tab"), fresh("tab")];
+    const name = first.getItem("strandline-reader");
+    const client = createClient({ storage: first });
+    const pages = ids.map((id) => client.open(id));
+    for (const page of pages) {
+      await page.send("count to 2 every 1 ms");
+      page.subscribe(() => {});
+      await isIdle(page);
+    }
+    const copy = createClient({ storage: second });
+    for (const [index, id] of ids.entries()) {
+      copy.open(id).subscribe(() => {});
+      const page = pages[index] as Session;
+      await eventually("it has another name", () => page.getSnapshot().reader !== name);
+      await isLive(page);
+    }
+    expect(new Set(pages.map((page) => page.getSnapshot().reader)).size).toBe(1);
+    for (const id of ids) {
+      await copy.open(id).send("count to 2 every 1 ms");
+      await eventually("both have said that they have it all", async () => {
+        const { readers, cursor } = await readersOf(id);
+        const here = readers.filter(({ connected }) => connected);
+        return here.length === 2 && here.every(({ acknowledged }) => acknowledged === cursor);
+      });
+    }
+  });
+
   test("see each other's messages, replies, stops, new attempts and edits", async () => {
     const id = fresh("two");
     const one = look(id);

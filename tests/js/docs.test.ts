@@ -16,6 +16,11 @@ test("every TypeScript example of these pages type-checks", () => {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   try {
+    // What the page calls the reader's own component.
+    writeFileSync(
+      join(folder, "Chat.ts"),
+      "export function Chat(_: { id: string; messages: unknown[] }) { return null; }",
+    );
     const files: string[] = [];
     for (const page of ["ai-sdk", "ag-ui", "moving-from-resumable-stream"]) {
       const text = readFileSync(join(root, "docs", `${page}.md`), "utf8");

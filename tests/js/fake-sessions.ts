@@ -137,7 +137,7 @@ export class FakeSession {
       type: "snapshot",
       session: this.plain(),
       messages: shown.map(plain),
-      versions: Object.fromEntries(shown.map(({ id, version }) => [id, version])),
+      versions: versionsOf(shown),
       page: { before: shown.length < path.length ? shown[0]?.id : null },
       active: active.map(({ id, messageId, chunks }) => ({
         run: id,
@@ -156,6 +156,9 @@ export class FakeSession {
 }
 
 const plain = ({ id, role, parts }: Message) => ({ id, role, parts });
+
+const versionsOf = (messages: readonly Message[]) =>
+  Object.fromEntries(messages.map(({ id, version }) => [id, version]));
 
 const textOf = (chunks: readonly WireChunk[]): string =>
   chunks.map(({ type, delta }) => (type === "text-delta" ? delta : "")).join("");
@@ -291,6 +294,7 @@ function page(session: FakeSession, query: URLSearchParams): object {
   const before = shown[0] === path[0] ? null : shown[0]?.id;
   return {
     messages: shown.map(plain),
+    versions: versionsOf(shown),
     page: { before, after: null },
     runs: {},
     activeRun: null,
@@ -332,6 +336,7 @@ function feed(
   response.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store, no-transform" });
   response.flushHeaders();
   if (left === 0) response.destroy();
+  else response.write(": strandline\nretry: 1000\n");
   if (!isKnown) {
     write(session.snapshot(Number(query.get("last") ?? 1000)), session.cursor());
     next = session.log.length;

@@ -114,7 +114,8 @@ describe("a reply to what was sent", () => {
     [{ status: "suspended" }, { type: "finish", finishReason: "tool-calls" }],
     [{ finish_reason: "length" }, { type: "finish", finishReason: "length" }],
   ])("that ended as %j", async (end, last, name?: string) => {
-    server.script = (session, run) => void setTimeout(() => session.end(run, end), 20);
+    server.script = (session, run) =>
+      void until(() => session.readers.size > 0).then(() => session.end(run, end));
     const reading = await read(await create().sendMessages(submit("s1"))).end;
     expect(reading.chunks.at(-1)).toEqual(last);
     expect((reading.error as Error | undefined)?.name).toBe(name);
@@ -137,6 +138,20 @@ describe("a chat that lets go", () => {
     await expect(sent).rejects.toMatchObject({ name: "AbortError" });
     release();
     await until(() => server.session().runs.length === 1);
+  });
+
+  test("before anything was asked for sends nothing", async () => {
+    const abort = new AbortController();
+    const { gate, release } = createGate();
+    const sent = create({ body: () => gate.then(() => ({})) }).sendMessages({
+      ...submit("s1"),
+      abortSignal: abort.signal,
+    });
+    abort.abort();
+    release();
+    await expect(sent).rejects.toMatchObject({ name: "AbortError" });
+    await settle();
+    expect(server.count("SEND")).toBe(0);
   });
 
   test("in the middle of a reply leaves no connection, and can read it whole again", async () => {
@@ -176,6 +191,33 @@ describe("resuming", () => {
     const log = server.session();
     log.end(log.ask("u1"));
     expect(await transport.reconnectToStream({ chatId: "s1" })).toBeNull();
+  });
+
+  test("of a reply that was over before the page had heard of it reads what the server owes", async () => {
+    const log = server.session();
+    log.end(log.ask("u1"));
+    const transport = create();
+    other.fault("GET", { loseRequest: true });
+    other.begin("s1", ...reply("a1").slice(0, 4));
+    const reading = read((await transport.reconnectToStream({ chatId: "s1" })) as ReadableStream);
+    await until(() => reading.chunks.length === 4);
+    expect(transport.activeRun("s1")).toMatchObject({ messageId: "a1" });
+    other.run.append(...reply("a1").slice(4));
+    expect((await reading.end).chunks).toEqual(reply("a1"));
+    const asked = other.of("GET");
+    expect(asked.map(({ url }) => url)).toEqual(["/api/chat/s1/stream", "/api/chat/s1/stream"]);
+    expect(asked[0]?.headers["idempotency-key"]).toEqual(expect.any(String));
+    expect(asked[1]?.headers["idempotency-key"]).toBe(asked[0]?.headers["idempotency-key"]);
+  });
+
+  test("ends when the session is deleted while nobody was connected", async () => {
+    server.session().ask("u1");
+    const transport = create();
+    const reading = read((await transport.reconnectToStream({ chatId: "s1" })) as ReadableStream);
+    await until(() => reading.chunks.length === 1);
+    server.sessions.delete("s1");
+    transport.drop("s1");
+    expect(((await reading.end).error as Error).name).toBe("AbortError");
   });
 
   test("is refused when the session is", async () => {

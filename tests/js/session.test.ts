@@ -96,6 +96,22 @@ describe("what is shown", () => {
     );
     expect(after.messages[3]).not.toBe(before.messages[3]);
     expect(after.runs).toBe(before.runs);
+    expect(after.activeRuns).toBe(before.activeRuns);
+    log.wake({ type: "readers", readers: [] });
+    await until(() => session.getSnapshot() !== after);
+    expect(session.getSnapshot().messages).toBe(after.messages);
+  });
+
+  test("has the title that a session without one gets from its first message", async () => {
+    const log = server.session();
+    const { session } = await opened();
+    expect(session.getSnapshot().info?.title).toBeNull();
+    log.ask("u1", ` What is\n a ${"🌊".repeat(100)}? `);
+    await until(() => session.getSnapshot().info?.title !== null);
+    expect(session.getSnapshot().info?.title).toBe(`What is a ${"🌊".repeat(69)}…`);
+    log.ask("u2", "something else");
+    await until(() => session.getSnapshot().messages.length === 4);
+    expect(session.getSnapshot().info?.title).toContain("What is a");
   });
 
   test("follows the active path: an edit and a new attempt take the place of what was there", async () => {
@@ -175,6 +191,11 @@ describe("what is shown", () => {
     expect(session.getSnapshot().hasOlder).toBe(false);
     await session.loadOlder();
     expect(ids().length).toBe(10);
+    // What follows an older message follows it here, too.
+    log.ask("u6", "instead", [...log.messages.values()].find(({ id }) => id === "u2")?.version);
+    await until(() => session.getSnapshot().messages.at(-1)?.id === "a6");
+    expect(ids()).toEqual(["u1", "a1", "u2", "u6", "a6"]);
+    expect(server.count("EVENTS")).toBe(1);
   });
 });
 
@@ -367,6 +388,37 @@ describe("the connection", () => {
     expect(names).toContain(stored.get("strandline-reader"));
   });
 
+  test("has a name also where nothing can be stored", async () => {
+    server.session();
+    const setItem = () => {
+      throw new DOMException("full", "QuotaExceededError");
+    };
+    const { session } = await opened({ storage: { getItem: () => null, setItem } });
+    expect(session.getSnapshot().reader).toEqual(expect.any(String));
+  });
+
+  test("acknowledges as who it is connected as, also when another session's connection lost that name", async () => {
+    const [one, two] = [server.session("s1"), server.session("s2")];
+    const client = createClient({ clock });
+    const sessions = ["s1", "s2"].map((id) => client.open(id));
+    for (const session of sessions) look(session);
+    await until(() => sessions.every((session) => session.getSnapshot().status === "live"));
+    const name = sessions[1]?.getSnapshot().reader;
+    one.wake({ type: "replaced" });
+    await until(() => sessions[0]?.getSnapshot().reader !== name);
+    const other = sessions[0]?.getSnapshot().reader;
+    expect(sessions[1]?.getSnapshot().reader).toBe(name);
+    two.end(two.ask("u1"));
+    await until(() => sessions[1]?.getSnapshot().cursor === two.cursor());
+    clock.advance(2_000);
+    await until(() => server.of("ACK").some(({ url }) => url.includes("s2")));
+    expect(server.of("ACK").find(({ url }) => url.includes("s2"))?.body.reader).toBe(name);
+    // It has lost the name as well: the page needs no third one.
+    two.wake({ type: "replaced" });
+    await until(() => sessions[1]?.getSnapshot().reader !== name);
+    expect(sessions[1]?.getSnapshot().reader).toBe(other);
+  });
+
   test("is not asked for again when it was refused", async () => {
     server.session();
     server.fault("EVENTS", { status: 403, code: "forbidden" });
@@ -393,6 +445,53 @@ describe("a session that is not there", () => {
     await until(() => session.getSnapshot().status === "live");
     expect(texts(session)).toEqual(["user: hello", "assistant: "]);
     expect(statuses).toEqual(["connecting", "absent", "connecting", "live"]);
+  });
+
+  test("is asked for again, ever later, while somebody looks and the page is in view", async () => {
+    const page = openPage();
+    const session = createClient({ clock }).open("s1");
+    const { statuses, leave } = look(session);
+    const asked = async (times: number) => {
+      await until(() => server.count("EVENTS") === times && clock.pending.length === 1);
+      await until(() => session.getSnapshot().status === "absent");
+      await settle();
+    };
+    await asked(1);
+    for (const [index, ms] of [1_000, 1_500, 2_250].entries()) {
+      expect(clock.pending).toEqual([ms]);
+      clock.advance(ms);
+      await asked(index + 2);
+    }
+    for (let i = 0; i < 8; i++) {
+      clock.advance(15_000);
+      await asked(i + 5);
+    }
+    expect(clock.pending).toEqual([15_000]);
+    page.visible(false);
+    clock.advance(1e6);
+    await settle();
+    expect(server.count("EVENTS")).toBe(12);
+    expect(statuses).toEqual(["connecting", "absent"]);
+    server.session().ask("u1", "from another device");
+    page.visible(true);
+    await until(() => session.getSnapshot().status === "live");
+    expect(texts(session)).toEqual(["user: from another device", "assistant: "]);
+    leave();
+    clock.advance(0);
+    expect(clock.pending).toEqual([]);
+    await until(() => page.listening === 0);
+  });
+
+  test("is not asked for any more when nobody looks", async () => {
+    const page = openPage();
+    const session = createClient({ clock }).open("s1");
+    const { leave } = look(session);
+    await until(() => session.getSnapshot().status === "absent");
+    leave();
+    clock.advance(1e6);
+    await settle();
+    expect(server.count("EVENTS")).toBe(1);
+    expect(page.listening).toBe(0);
   });
 
   test("is asked for again when its first message overtook the question", async () => {
@@ -480,6 +579,46 @@ describe("what is sent", () => {
     await until(() => texts(session).length === 4);
     expect(texts(session)[2]).toBe("user: two, better");
     expect(session.getSnapshot().messages.some(({ pending }) => pending)).toBe(false);
+  });
+
+  test("is an edit, also when it is nothing but a text", async () => {
+    const log = server.session();
+    log.end(log.ask("u1", "one"));
+    const { session } = await opened();
+    const sent = session.send("one, better", { messageId: "u1" });
+    expect(texts(session)).toEqual(["user: one, better"]);
+    await sent;
+    expect(server.of("SEND")[0]?.body).toMatchObject({ message: { id: "u1" }, messageId: "u1" });
+    await until(() => texts(session).length === 2);
+    expect(session.getSnapshot().messages.some(({ pending }) => pending)).toBe(false);
+  });
+
+  test("does not stay pending when its session is deleted before it was seen", async () => {
+    server.session();
+    const { session } = await opened();
+    const { gate, release } = createGate();
+    server.fault("EVENTS", { gate });
+    session.drop();
+    await until(() => server.count("EVENTS") === 2);
+    await session.send("hello");
+    server.sessions.delete("s1");
+    release();
+    await until(() => session.getSnapshot().status === "deleted");
+    expect(session.getSnapshot().messages).toEqual([]);
+  });
+
+  test("does not connect a session that was closed meanwhile", async () => {
+    server.session();
+    const { session } = await opened();
+    const { gate, release } = createGate();
+    server.fault("SEND", { gate });
+    const sent = session.send("hello");
+    session.close();
+    release();
+    await sent;
+    await until(() => server.open.size === 0);
+    await settle();
+    expect(server.count("EVENTS")).toBe(1);
   });
 
   test("is a new attempt when that is asked for", async () => {

@@ -88,6 +88,17 @@ def test_the_script_that_follows_prints_the_reply_over_cut_connections(
     assert all("last-event-id" in headers for headers in connections[1:])
 
 
+def test_the_script_that_deletes_everything_of_somebody_does(serve: Serve) -> None:
+    (code,) = blocks("sessions.md", "python")
+    url = serve().url
+    with httpx.Client(base_url=f"{url}/api") as client:
+        for number in range(60):
+            client.post("/sessions", json={"id": f"c{number}"})
+        client.patch("/sessions/c1", json={"archived": True})
+        printed(code.replace(ADDRESS, url))
+        assert client.get("/sessions", params={"archived": "any"}).json()["sessions"] == []
+
+
 class Completions:
     """As much of an OpenAI client as the page uses."""
 

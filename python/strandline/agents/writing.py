@@ -110,7 +110,8 @@ class Writer:
             # An agent that never really waits must not keep the event loop from everybody else.
             self._since_pause = 0
             await asyncio.sleep(0)
-        await self._live.pending.room(self._settings.pending_limit)
+        if self._live.pending.size >= self._settings.pending_limit:
+            await self._live.pending.room(self._settings.pending_limit)
         while self._restarted is not None:
             await self._restarted.wait()
 

@@ -32,7 +32,7 @@ def sessions(args: Namespace) -> int:
     elif not found:
         terminal.say(f"No sessions in {terminal.line(str(args.db))} yet.")
     else:
-        head = ("ID", "TITLE", "OWNER", "UPDATED", "MESSAGES", "ACTIVE RUN")
+        head = ("ID", "TITLE", "OWNER", "UPDATED", "MESSAGES", "ACTIVE RUN", "ARCHIVED")
         rows = [
             (
                 each["id"],
@@ -41,6 +41,7 @@ def sessions(args: Namespace) -> int:
                 terminal.when(each["updatedAt"]),
                 str(each["messages"]),
                 each["activeRun"] or "-",
+                "yes" if each["archived"] else "-",
             )
             for each in found
         ]
@@ -51,13 +52,13 @@ def sessions(args: Namespace) -> int:
 def show(args: Namespace) -> int:
     """``strandline show``: one session as it stands, what is being written included."""
     with Inspector(args.db) as inspector:
-        if inspector.session(args.session) is None:
-            raise Failure(
-                f"There is no session {terminal.line(args.session)!r} in {args.db}."
-                f" `strandline sessions --db {args.db}` lists what there is.",
-                NEGATIVE,
-            )
         picture = _picture(inspector, args.session)
+    if picture is None:
+        raise Failure(
+            f"There is no session {terminal.line(args.session)!r} in {args.db}."
+            f" `strandline sessions --db {args.db}` lists what there is.",
+            NEGATIVE,
+        )
     if args.events:
         _say_events(picture, as_json=args.json)
     elif args.json:
@@ -100,7 +101,7 @@ class _Picture:
         return str(Cursor(self.session.epoch, max(self.session.last_seq, 1), 1))
 
     def cursor_of(self, seq: int, plain: Mapping[str, Any]) -> str:
-        """The position after an event: behind the last of its chunks (PROTOCOL §8.5)."""
+        """The position after an event: behind the last of its chunks (PROTOCOL §3.3)."""
         return str(Cursor(self.session.epoch, seq, len(plain.get("chunks", ())) or 1))
 
     def parts(self, message: MessageRecord) -> Sequence[Any]:
@@ -112,7 +113,7 @@ class _Picture:
         return fold.metadata if fold is not None else message.metadata
 
 
-def _picture(inspector: Inspector, session_id: str) -> _Picture:
+def _picture(inspector: Inspector, session_id: str) -> _Picture | None:
     """The rows and the log are read one after the other beside a running server. Whatever changes a row changes the
     session's row, so they belong together when that has stayed the same; the log may only have grown."""
     for _ in range(_TRIES):
@@ -122,7 +123,8 @@ def _picture(inspector: Inspector, session_id: str) -> _Picture:
         events = inspector.events(session_id)
         if inspector.session(session_id) == session:
             break
-    assert session is not None  # nothing deletes sessions
+    if session is None:
+        return None
     state = SessionState(session, messages, runs)
     contents = {run.message: _written(events, run) for run in runs if run.active}
     return _Picture(session, state.path(), len(messages), runs, events, contents)
@@ -152,32 +154,27 @@ def _written(events: Sequence[tuple[int, bytes]], run: RunRecord) -> FoldState:
 def _listed(inspector: Inspector, record: SessionRecord) -> dict[str, Any]:
     runs, messages = inspector.runs(record.id), inspector.messages(record.id)
     current = inspector.session(record.id) or record
-    active = [run.id for run in runs if run.active]
     # The leaf may be newer than the messages that were read: then the count is that of a moment ago.
     leaf = current if any(each.version == current.leaf for each in messages) else record
+    return {**_session(record, runs), "messages": len(SessionState(leaf, messages).path())}
+
+
+def _session(record: SessionRecord, runs: Sequence[RunRecord]) -> dict[str, Any]:
+    active = [run.id for run in runs if run.active]
     return {
         "id": record.id,
         "title": record.title,
         "owner": record.owner,
+        "archived": record.archived,
         "createdAt": record.created_at,
         "updatedAt": record.updated_at,
         "activeRun": active[-1] if active else None,
-        "messages": len(SessionState(leaf, messages).path()),
     }
 
 
 def _plain(picture: _Picture) -> dict[str, Any]:
-    session = picture.session
-    active = [run.id for run in picture.runs if run.active]
     return {
-        "session": {
-            "id": session.id,
-            "title": session.title,
-            "owner": session.owner,
-            "createdAt": session.created_at,
-            "updatedAt": session.updated_at,
-            "activeRun": active[-1] if active else None,
-        },
+        "session": _session(picture.session, picture.runs),
         "cursor": picture.cursor,
         "messages": [
             {
@@ -218,7 +215,7 @@ def _say_session(picture: _Picture) -> None:
     terminal.say(f"{terminal.line(session.id)}  {terminal.line(session.title or '(no title)')}")
     terminal.say(
         f"owner {terminal.line(session.owner)}, created {terminal.when(session.created_at)},"
-        f" updated {terminal.when(session.updated_at)}"
+        f" updated {terminal.when(session.updated_at)}{', archived' if session.archived else ''}"
     )
     for message in picture.path:
         run = runs.get(message.run) if message.run is not None else None

@@ -16,7 +16,7 @@ from strandline.cli.diagnosis import Finding
 from strandline.cli.exits import OK, REFUSED, UNFIT, UNREACHABLE, Failure
 from strandline.cli.probe import Answer, Probe, offers_http2
 from strandline.cli.remedies import behind
-from strandline.cli.remote import TOKEN_VARIABLE, connect
+from strandline.cli.remote import TOKEN_VARIABLE, cause, connect
 from strandline.http.cors import REQUEST_HEADERS
 from strandline.http.loopback import is_loopback
 from strandline.http.wire import CURSOR_HEADER
@@ -95,8 +95,7 @@ def _hello(probe: Probe, args: Namespace) -> Answer:
     try:
         answer = probe.echo()
     except httpx.TransportError as error:
-        said = str(error) or type(error).__name__
-        raise Failure(f"Nothing answers at {args.url}: {said}", UNREACHABLE) from error
+        raise Failure(f"Nothing answers at {args.url}: {cause(error)}", UNREACHABLE) from error
     code = answer.json().get("code") if "problem+json" in answer.headers.get("content-type", "") else None
     if answer.status == 200 and {"bytes", "heartbeat", "maxBody"} <= answer.json().keys():
         return answer

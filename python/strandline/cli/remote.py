@@ -78,8 +78,15 @@ def stop(args: Namespace) -> int:
 
 def unreachable(url: str, error: httpx.TransportError) -> Failure:
     """Nobody answers there."""
+    return Failure(
+        f"No server can be reached at {url} ({cause(error)}). Is it running? --url names another one.", UNREACHABLE
+    )
+
+
+def cause(error: httpx.TransportError) -> str:
+    """Why nobody answers, in words, and what helps where that is known."""
     said = str(error) or type(error).__name__
-    return Failure(f"No server can be reached at {url} ({said}). Is it running? --url names another one.", UNREACHABLE)
+    return f"{said}; SSL_CERT_FILE names a certificate to trust" if "CERTIFICATE_VERIFY_FAILED" in said else said
 
 
 def refusal(response: httpx.Response, url: str) -> Failure:

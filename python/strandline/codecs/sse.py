@@ -7,6 +7,9 @@ from typing import Any
 import orjson
 
 OPENING = b": strandline\n"
+RETRY = b"retry: 1000\n"
+"""How long a plain EventSource waits before it connects again, in ms: browsers wait 3 s of their own accord. No blank
+line follows, so that no parser takes it for an event."""
 HEARTBEAT = b": hb\n"
 DONE = b"data: [DONE]\n\n"
 

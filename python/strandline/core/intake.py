@@ -128,7 +128,7 @@ def _regenerate(request: Request, state: SessionState) -> Decision:
         if found is None and request.last.role == "user":
             # The POST of this message never arrived and the user pressed "retry": it is a new message.
             return Start(state.record.leaf, create=request.last)
-    if found is None and request.last is None and state.record.leaf is not None:
+    if found is None and request.message_id is None and request.last is None and state.record.leaf is not None:
         found = state.messages[state.record.leaf]
     if found is None:
         return Refuse("unknown-message", "There is no message to answer again in this session.")

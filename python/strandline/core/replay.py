@@ -54,7 +54,7 @@ def read_cursor(text: str, state: SessionState) -> Cursor | str:
         cursor = parse(text)
     except MalformedCursor:
         return "The cursor was not minted by this service."
-    match standing(cursor, epoch=state.record.epoch, first_seq=1, last_seq=state.record.last_seq):
+    match standing(cursor, epoch=state.record.epoch, first_seq=1, last_seq=state.last_seq):
         case Standing.GOOD:
             return cursor
         case Standing.OTHER_EPOCH:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted, SessionChanged
+from strandline.core.events import Appended, Event, MessageCreated, RunEnded, RunQueued, RunStarted, SessionChanged
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status, may
 
@@ -27,26 +27,35 @@ class IllegalTransition(RuntimeError):
 
 @dataclass(slots=True)
 class Change:
-    """What a list of events makes of a session: whole records, new or replaced."""
+    """What a list of events makes of a session: whole records, new or replaced. Where it is not ``structural`` only
+    ``last_seq`` is new: most commits only append to a message, and cost no record."""
 
     record: SessionRecord
+    last_seq: int
     messages: dict[str, MessageRecord] = field(default_factory=dict)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     structural: bool = False
 
 
 class SessionState:
-    """The outline of one session at its last committed event."""
+    """The outline of one session at its last committed event, number ``last_seq``. The record's own ``last_seq`` is
+    that of the last structural change; ``row`` has the newest."""
 
-    __slots__ = ("_by_key", "messages", "record", "runs")
+    __slots__ = ("_by_key", "last_seq", "messages", "record", "runs")
 
     def __init__(
         self, record: SessionRecord, messages: Iterable[MessageRecord] = (), runs: Iterable[RunRecord] = ()
     ) -> None:
         self.record = record
+        self.last_seq = record.last_seq
         self.messages: dict[str, MessageRecord] = {message.version: message for message in messages}
         self.runs: dict[str, RunRecord] = {run.id: run for run in runs}
         self._by_key: dict[str, str] = {run.key: run.id for run in self.runs.values() if run.key is not None}
+
+    @property
+    def row(self) -> SessionRecord:
+        """The record as the store should have it."""
+        return replace(self.record, last_seq=self.last_seq)
 
     def path(self, leaf: str | None = None) -> list[MessageRecord]:
         """The active path, oldest message first; with ``leaf`` the path that ends there."""
@@ -85,12 +94,14 @@ class SessionState:
     def project(self, events: Sequence[Event], contents: Mapping[str, Content]) -> Change:
         """What ``events``, the next ones of this session, change. ``contents`` holds the final content of every
         message whose run ends in them. Raises IllegalTransition."""
-        seq = self.record.last_seq
-        change = Change(self.record)
+        seq = self.last_seq
+        change = Change(self.record, seq + len(events))
         fields: dict[str, Any] = {}
         for event in events:
             seq += 1
             match event:
+                case Appended():
+                    pass
                 case MessageCreated():
                     change.messages[event.message] = MessageRecord(
                         session=self.record.id,
@@ -157,12 +168,16 @@ class SessionState:
                     fields |= {"title": event.title, "archived": event.archived, "updated_at": event.at}
                 case _:
                     pass
-        change.record = replace(self.record, last_seq=seq, **fields)
-        change.structural = bool(fields or change.messages or change.runs)
+        if fields or change.messages or change.runs:
+            change.record = replace(self.record, last_seq=seq, **fields)
+            change.structural = True
         return change
 
     def absorb(self, change: Change) -> None:
         """Make a committed change part of this state."""
+        self.last_seq = change.last_seq
+        if not change.structural:
+            return
         self.record = change.record
         for version, message in change.messages.items():
             self.messages[version] = replace(message, parts=None, metadata=None)

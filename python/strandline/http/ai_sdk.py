@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -89,7 +89,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if found is None or allows(identity, found.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.
             service.sessions.admit_reader(chat_id)
-        before = found.state.record.last_seq if found is not None else 0
+        before = found.state.last_seq if found is not None else 0
         session, run = await service.sessions.submit(
             chat_id,
             asked,
@@ -146,9 +146,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
+        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
         if session is None:
-            return JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
-        history = await service.sessions.history(session, identity.user)
+            return nothing
+        try:
+            history = await service.sessions.history(session, identity.user)
+        except NotFound:
+            return nothing
         active = history.active
         return JSONResponse(
             {
@@ -170,5 +174,5 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     return routes
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
+async def _once(data: bytes) -> AsyncGenerator[bytes]:
     yield data

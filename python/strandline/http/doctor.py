@@ -5,7 +5,7 @@ chats get."""
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -30,7 +30,6 @@ PROBED_HEADERS = tuple(name for name in REQUEST_HEADERS if name not in ("Authori
 _CURSOR = re.compile(r"probe\.([0-9]{1,3})", re.ASCII)
 _LOOK = 0.5
 """Seconds after which a waiting stream notices that the server is shutting down."""
-_NEVER = 86_400.0
 
 
 def router(service: Service, identify: Callable[..., Any]) -> APIRouter:
@@ -63,7 +62,7 @@ def router(service: Service, identify: Callable[..., Any]) -> APIRouter:
             seconds -= _LOOK
         return open_for_work()
 
-    async def probes(after: int, of: int, interval: float, quiet: float) -> AsyncIterator[bytes]:
+    async def probes(after: int, of: int, interval: float, quiet: float) -> AsyncGenerator[bytes]:
         yield OPENING
         for number in range(after + 1, of + 1):
             if number > after + 1 and not await passed(interval):
@@ -94,10 +93,7 @@ def router(service: Service, identify: Callable[..., Any]) -> APIRouter:
             REPLAY_HEADER: REPLAY_TAIL if match else REPLAY_FULL,
         }
         content = probes(int(match[1]) if match else 0, frames, interval / 1000, quiet)
-        stream = Stream(content, service.settings, headers, place())
-        if not heartbeats:
-            stream.ping_interval = _NEVER
-        return stream
+        return Stream(content, service.settings, headers, place(), heartbeats=heartbeats)
 
     @routes.post("")
     async def echo(request: Request, identity: Identity = who) -> JSONResponse:

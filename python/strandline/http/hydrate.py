@@ -31,6 +31,8 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
     cursor = str(place_after_history(session, renewed))
     chosen, older = _page(path, limit, before)
     stored = await store.messages(session.id, [message.version for message in chosen])
+    if session.feed.deleted:
+        return await hydrated(None, store, None, None)
     page = {"truncated": True, "cursor": older.message_id} if older is not None else {"truncated": False}
     leaf = path[-1].message_id if path else None
     return _answer(stored, runs[-1].id if runs else None, page, cursor, leaf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
@@ -12,6 +13,7 @@ from strandline.agents.run import ui_message
 from strandline.codecs.filters import Filter
 from strandline.core.events import frames_in
 from strandline.core.ids import check_id
+from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.replay import read_cursor
@@ -23,7 +25,7 @@ from strandline.http.intake import ODD
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.sessions import session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
 from strandline.runtime.reading_session import session_stream
@@ -82,11 +84,14 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
         return Response(status_code=204)
 
     @routes.get("/{session_id:anything}")
-    async def one(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+    async def one(session_id: str, request: Request, identity: Identity = who) -> Response:
         session = await visible(session_id, identity)
         wanted, last = _wanted(request, session, settings.ai_sdk_version), _last(request)
-        data, _ = await view(session, service.store, wanted, last, None)
-        return JSONResponse(data, headers=_FRESH)
+        try:
+            data, _ = await view(session, service.store, wanted, last, None)
+        except SessionGone:
+            raise NotFound("There is no such session.") from None
+        return Response(orjson.dumps(data), media_type="application/json", headers=_FRESH)
 
     @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
     @routes.api_route("/{path:anything}", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
@@ -99,19 +104,21 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
 async def view(
     session: LiveSession, store: Store, wanted: Filter, last: int | None, reader_id: str | None
 ) -> tuple[dict[str, Any], Cursor]:
-    """Everything about a session at one offset (PROTOCOL §8.8): what is being written comes from memory, the rest from
-    the store.
+    """Everything about a session at one offset (PROTOCOL §8.8), for orjson: what is being written comes from memory,
+    the rest from the store.
 
-    The offset, the outline and the folds are taken together, without an await; stored messages do not change."""
+    The offset, the outline and the folds are taken together, without an await; stored messages do not change. Raises
+    SessionGone when they were deleted meanwhile."""
     state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
-        {"run": live.id, "messageId": live.fold.message_id, "chunks": wanted.chunks(unfold(live.fold))}
+        {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted)}
         for live in session.live.values()
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
     ]
-    writing = {live.message: (tuple(live.fold.parts()), live.fold.metadata) for live in session.live.values()}
     path, older = _shown(state, wanted, last)
+    shown_of = {each.version for each in path}
+    writing = {live.message: _message(live, wanted) for live in session.live.values() if live.message in shown_of}
     data = {
         "session": session_plain(state.record, state.active()),
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
@@ -123,20 +130,34 @@ async def view(
         "cursor": str(cursor),
     }
     stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
+    if session.feed.deleted:
+        raise SessionGone(session.id)
     contents = {message.version: message for message in stored}
-    shown = []
+    shown: list[Any] = []
     for message in path:
         if message.version in writing:
-            parts, metadata = writing[message.version]
-            plain: dict[str, Any] = {"id": message.message_id, "role": message.role, "parts": parts}
-            if metadata is not None:
-                plain["metadata"] = metadata
+            shown.append(writing[message.version])
         elif message.version in contents:
             plain = ui_message(contents[message.version])
-        else:
-            continue
-        shown.append({**plain, "parts": wanted.parts(plain["parts"])})
+            shown.append({**plain, "parts": wanted.parts(plain["parts"])})
     return {**data, "messages": shown}, cursor
+
+
+def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:
+    """What folds to the message that is being written."""
+    return orjson.Fragment(
+        live.snapshot(f"{wanted.key} chunks", lambda fold: orjson.dumps(wanted.chunks(unfold(fold))))
+    )
+
+
+def _message(live: LiveRun, wanted: Filter) -> orjson.Fragment:
+    """The message that is being written, as a UIMessage."""
+
+    def make(fold: FoldState) -> bytes:
+        message = {"id": fold.message_id, "role": "assistant", "parts": wanted.parts(fold.parts())}
+        return orjson.dumps(message if fold.metadata is None else {**message, "metadata": fold.metadata})
+
+    return orjson.Fragment(live.snapshot(f"{wanted.key} message", make))
 
 
 def _shown(state: SessionState, wanted: Filter, last: int | None) -> tuple[list[MessageRecord], bool]:

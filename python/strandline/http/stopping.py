@@ -25,8 +25,9 @@ async def stop_answer(
 ) -> JSONResponse:
     """End the run that the body names, or the active one."""
     check_id(session_id, "id")
-    if request.headers.get("sec-fetch-site") == "cross-site" and not called_json(request):
-        # A request that a browser sends for any page without asking first; with JSON it would ask (CORS).
+    if request.headers.get("sec-fetch-site") in ("cross-site", "same-site") and not called_json(request):
+        # A request that a browser sends for any page without asking first; with JSON it would ask (CORS). A sub-domain
+        # is another site too: it may be somebody else's, and it has the cookies.
         raise Forbidden("Send a stop from another site as JSON.", code="cross-site")
     body = await read_json(request, service.settings.max_body, optional=True)
     named = {name: check_id(body[name], name) for name in ("run", "messageId", "key") if body.get(name) is not None}

@@ -231,8 +231,10 @@ class Journal:
                 self._dirty[session] = None
             if work is not None:
                 works.append(work)
-                size += sum(len(entry.blob) for entry in work.entries)
-                chunks += sum(len(entry.event.chunks) for entry in work.entries if isinstance(entry.event, Appended))
+                for entry in work.entries:
+                    size += len(entry.blob)
+                    if isinstance(entry.event, Appended):
+                        chunks += len(entry.event.chunks)
         elapsed = max(self._clock.monotonic() - self._last, self._settings.first_window, 1e-6)
         rate_window = chunks / elapsed / _RATE_PER_WINDOW
         self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
@@ -258,7 +260,7 @@ class Journal:
         if not events and not (decided is not None and decided.deletes):
             return None
         change = session.state.project(events, decided.contents if decided is not None else {})
-        first = session.state.record.last_seq + 1
+        first = session.state.last_seq + 1
         entries = [
             Entry(seq, event, run_of(event), blob, number)
             for seq, (event, blob) in enumerate(zip(events, blobs, strict=True), first)

@@ -71,7 +71,7 @@ def started(message_id: str) -> FoldState:
 class LiveRun:
     """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
 
-    __slots__ = ("broken", "caller", "fold", "id", "message", "over", "pending", "position")
+    __slots__ = ("_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending", "position")
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
@@ -82,10 +82,27 @@ class LiveRun:
         self.pending = Pending()
         self.over = False
         self.broken = False
+        self._snapshots: dict[str, bytes] = {}
+
+    def snapshot(self, form: str, make: Callable[[FoldState], bytes]) -> bytes:
+        """What the message says up to ``position``, in the form of a wire, filter and version that ``form`` names.
+        ``make`` is called once for all who join there: what a herd costs is one unfold."""
+        made = self._snapshots.get(form)
+        if made is None:
+            made = self._snapshots[form] = make(self.fold)
+        return made
+
+    def end(self) -> None:
+        """The run is over: nothing is taken from it any more, and nobody joins it."""
+        self.over = True
+        self._snapshots.clear()
+        self.pending.take()
+        self.pending.release()
 
     def replay(self, epoch: str, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
         (``broken``), but neither the others nor the next start."""
+        self._snapshots.clear()
         try:
             self._replay(epoch, seq, event)
         except FoldError:
@@ -171,10 +188,10 @@ class LiveSession:
     def __init__(self, state: SessionState, *, stored: bool, at: float) -> None:
         self.state = state
         self.stored = stored
-        self.feed = Feed(state.record.last_seq, at)
+        self.feed = Feed(state.last_seq, at)
         self.live: dict[str, LiveRun] = {}
         self.commands: deque[Command] = deque()
-        self.segmented = state.record.last_seq
+        self.segmented = state.last_seq
         self.oldest_at: float | None = None
         self.readers = Readers(self.feed)
         self.owed: list[Promise] = []
@@ -227,9 +244,7 @@ class LiveSession:
             live.replay(epoch, entry.seq, entry.event)
         for run in change.runs.values():
             if not run.active and (live := self.live.pop(run.id, None)) is not None:
-                live.over = True
-                live.pending.take()
-                live.pending.release()
+                live.end()
         if entries:
             self.feed.publish(entries)
         return [live for live in self.live.values() if live.broken]

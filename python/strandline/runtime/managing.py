@@ -10,7 +10,7 @@ from strandline.core.events import Event, MessageCreated, SessionChanged
 from strandline.core.session import Content
 from strandline.errors import Conflict
 from strandline.runtime.live import Decided, LiveSession
-from strandline.runtime.stopping import stop_events
+from strandline.runtime.stopping import DELETED, stop_events
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def delete(session: LiveSession, by: str, at: int) -> Decided:
     events: list[Event] = []
     contents: dict[str, Content] = {}
     for live in session.live.values():
-        more, content = stop_events(session, live, by, "deleted", at)
+        more, content = stop_events(session, live, by, DELETED, at)
         events += more
         contents |= content
     return Decided(tuple(events), lambda: None, contents, deletes=True)

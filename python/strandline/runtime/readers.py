@@ -49,7 +49,6 @@ class Reader:
     forget_at: float = math.inf
     sent: Cursor | None = None
     acknowledged: Cursor | None = None
-    writing: int = 0
     cut: Callable[[], Any] | None = field(default=None, repr=False)
     _handing: Cursor | None = None
     _reached: Cursor | None = None
@@ -95,9 +94,9 @@ class Reader:
             self.acknowledged = known
 
     def replace(self) -> None:
-        """End this connection. One that is in the middle of a write is cut: nobody may be there to read it."""
+        """End this connection. ``cut`` ends one that is in the middle of a write: nobody may be there to read it."""
         self.replaced = True
-        if self.writing and self.cut is not None:
+        if self.cut is not None:
             self.cut()
 
     def plain(self) -> dict[str, Any]:
@@ -153,7 +152,9 @@ class Readers:
             if reader.is_again(other):
                 reader.take_over(other)
                 other.replace()
-                self._open.pop(other, None)
+                if self._open.pop(other, other) is None:
+                    # At once, however many are announced together: it is not counted any more.
+                    self._feed.wake()
         self._left = [other for other in self._left if not other.replaced]
         self._open[reader] = None
         self._announce()
@@ -163,6 +164,7 @@ class Readers:
         if reader not in self._open:
             return
         del self._open[reader]
+        reader.cut = None  # it would keep the task of the request
         reader.left_at, reader.forget_at = at, forget_at
         self._left.append(reader)
         del self._left[:-MAX_LEFT]

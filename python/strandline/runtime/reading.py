@@ -19,8 +19,9 @@ from strandline.core.offset import Cursor
 from strandline.core.replay import Tail, Whole
 from strandline.core.unfold import unfold, unfold_message
 from strandline.runtime.feed import Entry
-from strandline.runtime.live import LiveSession, SessionGone
+from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import Reader
+from strandline.runtime.stopping import DELETED
 from strandline.stores.port import Store
 
 PIECE = 262_144
@@ -57,11 +58,15 @@ async def ai_sdk_stream(
         # Folded at the last published event, and the cursor set there, with no await in between (DESIGN §14.4).
         cursor = live.position
         reader.hand(cursor if cursor.frame else None)
-        yield OPENING + (ai_sdk.snapshot(major, unfold(live.fold), cursor) if cursor.frame else b"")
+        yield OPENING + (_snapshot(live, major) if cursor.frame else b"")
         reader.handed()
     else:
         yield OPENING
-        whole = await _finished(session, store, plan.run, major)
+        try:
+            whole = await _finished(session, store, plan.run, major)
+        except SessionGone:
+            yield ai_sdk.RESYNC_FRAME
+            return
         reader.hand(Cursor(epoch, session.state.runs[plan.run].last_seq or 1, 1))
         yield whole
         reader.handed()
@@ -125,6 +130,10 @@ async def ai_sdk_stream(
         await feed.wait(position, until=reader.ends_at if shim else math.inf)
 
 
+def _snapshot(live: LiveRun, major: int) -> bytes:
+    return live.snapshot(f"ai{major}", lambda fold: ai_sdk.snapshot(major, unfold(fold), live.position))
+
+
 async def continues(session: LiveSession, store: Store, plan: Tail, major: int) -> bool:
     """False when something after the cursor cannot be told on an open stream: the message was started over, or is
     gone."""
@@ -147,9 +156,13 @@ async def continues(session: LiveSession, store: Store, plan: Tail, major: int) 
 
 
 async def _finished(session: LiveSession, store: Store, run_id: str, major: int) -> bytes:
-    """A run that is over, whole: its message as history has it, then its terminal frame."""
+    """A run that is over, whole: its message as history has it, then its terminal frame. Raises SessionGone where
+    it went with its session meanwhile: it did not end with an empty message. Of one that was stopped by that, the end
+    is all that is left (PROTOCOL §8.4)."""
     run = session.state.runs[run_id]
     found = await store.messages(session.id, [run.message])
+    if session.feed.deleted and run.reason != DELETED:
+        raise SessionGone(session.id)
     parts, metadata = (found[0].parts or (), found[0].metadata) if found else ((), None)
     chunks = unfold_message(run.message_id, parts, metadata)
     terminal = ai_sdk.terminal_of(major, run, session.state.record.epoch)

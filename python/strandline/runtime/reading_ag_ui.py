@@ -18,6 +18,7 @@ from strandline.runtime.ag_ui_frames import Encoding, Expired, told, wire_id
 from strandline.runtime.live import LiveSession
 from strandline.runtime.readers import Reader
 from strandline.runtime.reading import PIECE
+from strandline.runtime.stopping import DELETED
 from strandline.stores.port import Store
 
 UNAVAILABLE = ag_ui.error_frame("store-unavailable", "The reply cannot be stored just now. Load it again later.")
@@ -87,6 +88,8 @@ async def _stored(session: LiveSession, store: Store, run: RunRecord, cursor: Cu
     if cursor is not None or run.active:
         raise resync()
     stored = await store.messages(session.id, [run.message])
+    if session.feed.deleted and run.reason != DELETED:
+        raise resync()  # it did not end with an empty message
     parts, metadata = (stored[0].parts or (), stored[0].metadata) if stored else ((), None)
     fold = revive(run.message_id, parts, metadata)
     whole = ag_ui.finished(session.id, run, fold, session.state.record.epoch, wire_id(session))
@@ -106,7 +109,7 @@ async def ag_ui_stream(
         reader.handed()
     begun.first = []
     while not begun.over:
-        while position <= feed.last_seq:
+        while position <= feed.last_seq and not reader.replaced:
             try:
                 events, upto = await told(session, store, position, run, begun.own)
             except (Expired, FoldError):

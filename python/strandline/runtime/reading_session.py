@@ -8,7 +8,7 @@ from typing import Any
 
 from strandline.codecs import ai_sdk, native
 from strandline.codecs.filters import Filter
-from strandline.codecs.sse import OPENING, frame
+from strandline.codecs.sse import OPENING, RETRY, frame
 from strandline.core.events import Event
 from strandline.core.offset import Cursor
 from strandline.runtime.live import LiveSession, SessionGone
@@ -41,7 +41,7 @@ async def session_stream(
     """
     feed, epoch = session.feed, session.state.record.epoch
     encode = native.frames if wanted.changes_nothing else partial(native.filtered, wanted=wanted)
-    first = OPENING
+    first = OPENING + RETRY
     notices = -1
     patience = max(heartbeat - TICK, TICK)
     # The last event that was told; the last one that was left out since, whose place is to be told at `tell_at`.
@@ -55,7 +55,11 @@ async def session_stream(
         position, skip = position + 1, 0
     while True:
         if fresh:
-            data, at = await snapshot()
+            try:
+                data, at = await snapshot()
+            except SessionGone:
+                yield first + _DELETED
+                return
             reader.hand(at)
             yield first + frame({"type": "snapshot", **data}, str(at))
             reader.handed()

@@ -29,7 +29,7 @@ class Plan:
 
     @property
     def sessions(self) -> list[SessionRecord]:
-        return [session.state.record for session in self.upto]
+        return [session.state.row for session in self.upto]
 
 
 class Segments:

@@ -12,6 +12,9 @@ from strandline.core.session import Content, SessionState
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.live import Decided, LiveRun, LiveSession
 
+DELETED = "deleted"
+"""The reason of runs that were stopped because their session was deleted."""
+
 IDLE = {"run": None, "status": "idle", "stopped": False}
 REMEMBERED = {"run": None, "status": "remembered", "stopped": False}
 

@@ -94,7 +94,7 @@ async def thread_stream(session: LiveSession, thread: Thread, reader: Reader) ->
     feed = session.feed
     yield OPENING
     while True:
-        while thread.position <= feed.last_seq:
+        while thread.position <= feed.last_seq and not reader.replaced:
             frames, going_on = await thread.turn()
             if frames:
                 reader.hand(thread.cursor)

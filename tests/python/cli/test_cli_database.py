@@ -119,9 +119,24 @@ def test_sessions_are_a_table_newest_first(demo: Server, say: Any) -> None:
     code, out, _ = say("sessions", "--db", db, "--limit", "2")
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].split() == ["ID", "TITLE", "OWNER", "UPDATED", "MESSAGES", "ACTIVE", "RUN"]
+    assert lines[0].split() == ["ID", "TITLE", "OWNER", "UPDATED", "MESSAGES", "ACTIVE", "RUN", "ARCHIVED"]
     assert [line.split()[0] for line in lines[1:]] == ["newer", "older"]
     assert lines[1].split()[1:4] == ["say", "nothing", "you"]
+
+
+def test_an_archived_session_is_shown_as_one(demo: Server, say: Any) -> None:
+    db = database(demo)
+    for name in ("kept", "filed"):
+        post(demo.api, name, "m", "say nothing", whole=True)
+    answer = httpx.patch(f"{demo.api}/sessions/filed", json={"archived": True}, trust_env=False)
+    assert answer.status_code == 200
+    lines = {line.split()[0]: line.split()[-1] for line in say("sessions", "--db", db)[1].splitlines()}
+    assert (lines["filed"], lines["kept"]) == ("yes", "-")
+    rows = json.loads(say("sessions", "--db", db, "--json")[1])["sessions"]
+    assert [row["archived"] for row in rows if row["id"] in ("kept", "filed")] == [True, False]
+    for name, archived in (("kept", False), ("filed", True)):
+        assert shown(say, db, name)["session"]["archived"] is archived
+        assert (", archived" in say("show", name, "--db", db)[1].splitlines()[1]) is archived
 
 
 def test_branches_off_the_path_are_counted(demo: Server, say: Any) -> None:

@@ -89,6 +89,7 @@ REGENERATES: list[tuple[str, Any, Request, Decision | str]] = [
     ("with nothing named", answered, asked(None, trigger=REGENERATE), Start("v-u1")),
     ("while active", lambda: answered(active=True), asked(U1, trigger=REGENERATE), Start("v-u1")),
     ("an unknown reply", answered, asked(U1, trigger=REGENERATE, message_id="lost"), Start("v-u1")),
+    ("an unknown message alone", answered, asked(None, trigger=REGENERATE, message_id="lost"), "unknown-message"),
     ("a message that never came", answered, asked(U2, trigger=REGENERATE), Start("v-r1", create=U2)),
     ("in an empty session", empty, asked(None, trigger=REGENERATE), "unknown-message"),
     ("an unknown reply, empty session", empty, asked(A1, trigger=REGENERATE), "unknown-message"),

@@ -469,6 +469,30 @@ async def test_many_that_come_at_once_are_announced_together(rig: Rig) -> None:
     assert len(lists(watching)) <= before + MAX_AT_ONCE + 1
 
 
+async def test_one_that_is_replaced_ends_at_once_also_when_many_come(rig: Rig) -> None:
+    """It is not counted any more, so it must not wait for the next sweep: else a name gets around the bound."""
+    answer, _ = await rig.begun()
+    feeds = [await following(rig, "page")]
+    runs = [await rig.resume("c", answer.cursor, **named("page"))]
+    for _ in range(MAX_AT_ONCE):
+        feeds.append(await rig.open("GET", EVENTS, headers=named("page")))
+        runs.append(await rig.resume("c", answer.cursor, **named("page")))
+    for feed, run in zip(feeds[:-1], runs[:-1], strict=True):
+        await feed.end()
+        assert kinds(feed)[-1] == "replaced"
+        await run.end()
+    assert not feeds[-1].over and not runs[-1].over
+
+
+async def test_who_is_remembered_keeps_nothing_of_its_request(rig: Rig) -> None:
+    await rig.begun()
+    feed = await following(rig, "page")
+    await feed.drop()
+    session = await rig.sessions.find("c")
+    (left,) = session.readers.left
+    assert left.id == "page" and left.cut is None
+
+
 async def test_strangers_see_nobody_and_acknowledge_nothing(rig: Rig) -> None:
     await rig.begun()
     feed = await following(rig, "page")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
+import httpx_sse
 import pytest
 
 from rig import Answer, Rig, running
@@ -40,6 +42,23 @@ async def test_a_feed_begins_with_a_snapshot_and_goes_on_with_every_event(rig: R
     first = events(feed)[0]["seq"]
     assert events(feed) == [{**event, "seq": seq} for seq, event in enumerate(log, 1) if seq >= first]
     assert all((frame.cursor is None) == (frame.chunk["type"] == "readers") for frame in feed.frames)
+
+
+async def test_a_plain_client_is_told_to_come_back_in_a_second_by_nothing_that_looks_like_an_event(rig: Rig) -> None:
+    await conversation(rig, 1)
+    fresh = await rig.open("GET", "/api/sessions/c/events")
+    await fresh.until(lambda: len(fresh.frames) >= 2)
+    resumed = await rig.open("GET", f"/api/sessions/c/events?after={fresh.frames[0].cursor}")
+    thread = await rig.open("GET", f"/api/tanstack/events?threadId=c&after={fresh.frames[0].cursor}")
+    answer, _ = await rig.begun(id="u9")
+    for feed in (fresh, resumed):
+        await feed.until(lambda feed=feed: events(feed))
+        assert feed.reader.retry == 1000
+        source = httpx_sse.EventSource(httpx.Response(200, headers=feed.headers, content=bytes(feed.body)))
+        assert [event.json() for event in source.iter_sse()] == [frame.chunk for frame in feed.frames]
+    await thread.until(lambda: thread.frames)
+    await answer.until(lambda: answer.frames)
+    assert (thread.reader.retry, answer.reader.retry) == (None, None)
 
 
 @pytest.mark.parametrize("cold", [False, True])

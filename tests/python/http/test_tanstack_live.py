@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from rig import Answer, Rig, running
+from strandline.codecs.sse import OPENING
+from strandline.core.offset import parse
 from strandline.runtime import ag_ui_frames
-from strandline.testing import Frame
+from strandline.runtime.readers import Reader
+from strandline.runtime.reading_ag_ui import REPLACED, ag_ui_stream, begin
+from strandline.runtime.thread_ag_ui import Thread, thread_stream
+from strandline.testing import Frame, until
 
 URL = "/api/tanstack"
 
@@ -271,6 +276,32 @@ async def test_readers_are_counted_listed_and_replaced(sqlite_rig: Rig) -> None:
     (listed,) = session.readers.plain()
     assert listed["sent"] == second.cursor
     assert listed["acknowledged"] == cursor
+
+
+@pytest.mark.parametrize("wire", ["thread", "run"])
+async def test_one_that_is_replaced_while_it_is_behind_is_not_sent_the_rest(
+    wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ag_ui_frames, "PAGE", 2)
+    async with running(tail_limit=0, segment_age=1.0) as rig:
+        call = await begun(rig, "r1", "u1")
+        session = await rig.sessions.find("c")
+        await until(lambda: session.feed.last_seq == 3)
+        cursor = (await hydrate(rig))["cursor"]
+        reader = Reader("page", "ann", None, "ag-ui", 0)
+        if wire == "thread":
+            stream = thread_stream(session, Thread(session, rig.store, parse(cursor)), reader)
+        else:
+            run = session.state.runs["r1"]
+            stream = ag_ui_stream(session, rig.store, run, await begin(session, rig.store, run, None), reader)
+        assert await anext(stream) == OPENING or wire == "run"
+        for number in range(4, 24):
+            call.say("more ")
+            await until(lambda number=number: session.feed.last_seq == number)
+        await rig.passing(lambda: session.feed.first_seq == 24)
+        await anext(stream)
+        reader.replace()
+        assert [data async for data in stream] == [REPLACED]
 
 
 async def test_one_reader_too_many_is_refused() -> None:

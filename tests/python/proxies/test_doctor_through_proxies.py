@@ -120,6 +120,14 @@ def test_the_documented_configuration_is_fine(examined: Examined) -> None:
     assert findings["body size"]["measured"]["largest"] == 4 * 1024 * 1024
 
 
+def test_a_certificate_that_nobody_knows(
+    ports: dict[str, int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    assert main(["doctor", f"https://127.0.0.1:{ports['documented']}/api"]) == 4
+    assert "SSL_CERT_FILE names a certificate to trust" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_is_named_and_nothing_else(examined: Examined, name: str) -> None:
     code, findings, words = examined(name)

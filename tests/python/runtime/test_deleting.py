@@ -370,6 +370,49 @@ async def test_a_reader_of_a_deleted_session_is_not_shown_the_next_one_of_that_n
         await secret.end()
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "shown"),
+    [
+        ("/api/chat/c/messages", 200, {"messages": [], "activeRun": None, "cursor": None, "runs": {}}),
+        ("/api/tanstack?threadId=c", 200, {"messages": [], "activeRun": None, "cursor": None, "leaf": None}),
+        (C, 404, {"code": "not-found"}),
+        (f"{C}/messages", 404, {"code": "not-found"}),
+        ("/api/tanstack?runId={run}", 409, {"code": "resync"}),
+        ("/api/chat/c/stream?run={run}", 200, "resync"),
+        (f"{C}/events", 200, "session-deleted"),
+    ],
+)
+async def test_who_reads_messages_while_they_are_deleted_is_not_shown_an_empty_reply(
+    path: str, status: int, shown: Any
+) -> None:
+    async with running(log_retention=1.0) as rig:
+        answer, call = await begun(rig)
+        call.finish()
+        await answer.end()
+        await rig.go_cold()
+        await rig.clock.jump(60)
+        await rig.passing(lambda: not rig.store.inner._log["c"])  # type: ignore[attr-defined]
+        inner = rig.store.inner
+        real, reading, go = inner.messages, asyncio.Event(), asyncio.Event()
+
+        async def slow(*args: Any) -> Any:
+            reading.set()
+            await go.wait()
+            return await real(*args)
+
+        inner.messages = slow  # type: ignore[method-assign]
+        asked = asyncio.create_task(rig.ask("GET", path.format(run=call.run.id)))
+        await asyncio.wait_for(reading.wait(), 5)
+        assert await delete(rig) == 204
+        go.set()
+        found = await asked
+        assert found.status == status
+        if isinstance(shown, str):
+            assert [frame.chunk.get("code", frame.chunk["type"]) for frame in found.frames] == [shown]
+        else:
+            assert {name: found.json[name] for name in shown} == shown
+
+
 def agent_input(text: str) -> dict[str, Any]:
     return {
         "threadId": "c", "runId": "r1", "state": {}, "tools": [], "context": [], "forwardedProps": {},
