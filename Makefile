@@ -12,6 +12,7 @@ help:
 	@echo "make demo   set up, and serve a chat in the browser (no key needed)"
 	@echo "make test   set up, check, and run every test"
 	@echo "make check  format, lint, strict types, layering, nothing unused, a sound npm package"
+	@echo "make bench  measure against what people use today (BENCH='--only W3 --rounds 1' for a part)"
 	@echo "make format rewrite the sources in the house format"
 
 $(VENV)/.ready: pyproject.toml
@@ -60,6 +61,13 @@ format: setup
 	$(BIN)/ruff check --fix --quiet python tests/python benchmarks || true
 	$(BIN)/ruff format python tests/python benchmarks examples
 	npx biome check --write
+
+# Redis for the sides that need one; nothing of this is part of the product.
+bench: setup
+	command -v redis-server >/dev/null || sudo apt-get install -y -qq redis-server
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'redis[hiredis]>=6'
+	npm install --prefix benchmarks/sides --no-audit --no-fund --no-package-lock --loglevel=error
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 test-python: setup
 	$(BIN)/python -m pytest
