@@ -137,9 +137,10 @@ class _Connection:
 
 
 async def _until_gone(receive: Receive, life: anyio.CancelScope) -> None:
-    """End a response when its client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """End a response when its client has gone; one that the server knows nothing more of counts as gone."""
+    with contextlib.suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
     life.cancel()
 
 

@@ -14,8 +14,8 @@ from strandline.core.records import RunRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.hydrate import hydrated, limit_of
-from strandline.http.intake import ODD, caller_of, stop_reason
+from strandline.http.hydrate import hydrated
+from strandline.http.intake import ODD, caller_of, limit_of, stop_reason
 from strandline.http.problems import ProblemRoute, read_json
 from strandline.http.run_input import run_ids, run_request
 from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
@@ -38,6 +38,7 @@ from strandline.runtime.thread_ag_ui import Thread, thread_stream
 Allowed = Callable[[Identity, Any, Action], bool]
 
 FROM_START = "-1"
+MAX_PAGE = 1000
 
 
 def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
@@ -122,7 +123,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if session_id is None:
             raise Unprocessable("Name a run (`runId`) to join, or a `threadId` to load.", code="invalid-request")
         session = await visible(session_id, identity)
-        limit, before = limit_of(request), query_id(request, "before")
+        # Who names no limit, as a stock client without a page size, is given all.
+        limit = limit_of(request, MAX_PAGE, MAX_PAGE) if "limit" in request.query_params else None
+        before = query_id(request, "before")
         shown = await hydrated(session, service.store, limit, before)
         return JSONResponse(shown, headers={"Cache-Control": "no-store"})
 
