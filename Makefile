@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8123
 
-.PHONY: help setup demo test check format build test-python test-js bench clean
+.PHONY: help setup demo test check format build test-python test-js bench chaos clean
 
 help:
 	@echo "make demo   set up, and serve a chat in the browser (no key needed)"
 	@echo "make test   set up, check, and run every test"
 	@echo "make check  format, lint, strict types, layering, nothing unused, a sound npm package"
 	@echo "make bench  measure against what people use today (BENCH='--only W3 --rounds 1' for a part)"
+	@echo "make chaos  the fault suite at full length, about an hour (CHAOS_ARGS='-k disk' for a part)"
 	@echo "make format rewrite the sources in the house format"
 
 $(VENV)/.ready: pyproject.toml
@@ -68,6 +69,10 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'redis[hiredis]>=6'
 	npm install --prefix benchmarks/sides --no-audit --no-fund --no-package-lock --loglevel=error
 	$(BIN)/python benchmarks/run.py $(BENCH)
+
+# What `make test` does a few times, many times: kills, lost power, full disks, herds. CHAOS_SEED=n begins elsewhere.
+chaos: setup
+	CHAOS=long $(BIN)/python -m pytest tests/python/chaos tests/python/crash -v --durations=10 $(CHAOS_ARGS)
 
 test-python: setup
 	$(BIN)/python -m pytest

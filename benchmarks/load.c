@@ -1,12 +1,13 @@
 /* The load generator: many HTTP/1.1 requests on plain sockets, one thread, epoll. What it measures, it prints as one JSON
  * object.
  *
- *   load -p PORT -f TEMPLATE -n REQUESTS [-c AT_ONCE] [-r RAMP_MS] [-t SECONDS] [-k TOKENS] [-w] [-l]
+ *   load -p PORT -f TEMPLATE -n REQUESTS [-c AT_ONCE] [-r RAMP_MS] [-t SECONDS] [-k TOKENS] [-s FROM] [-e TO] [-w] [-l]
  *
  * TEMPLATE is a file with a whole request; "000000" in it becomes the number of the request, six digits. A request is over
  * at end of file (send "Connection: close"), after TOKENS tokens, or after SECONDS. A token is "@" and a CLOCK_MONOTONIC time, 16 characters
  * ("%016.5f"); its latency is the time of the read that brought it minus that time. -c keeps so many open at once (all by
  * default), -r spreads the first ones over a time, -l adds the time of the last token of every request.
+ * -s, -e: latencies are those of tokens that come between these seconds; "steady" is how many did.
  * -w: connect all, then send all requests at one moment (a herd). */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -74,7 +75,8 @@ static char *template;
 static size_t template_size;
 static struct sample latency, first_byte, whole;
 static int poll_fd, port, lasts;
-static long bytes, enough;
+static long bytes, enough, steady;
+static double from, to;
 
 static void die(const char *what) {
   perror(what);
@@ -120,7 +122,10 @@ static void stamps(struct request *r, char *data, size_t size, double at) {
     p[STAMP] = p[STAMP] ? p[STAMP] : ' ';
     double made = strtod(p + 1, NULL);
     if (made > 0) {
-      add(&latency, at - made);
+      if (at >= from && at <= to) {
+        add(&latency, at - made);
+        steady++;
+      }
       r->last = at;
       r->tokens++;
     }
@@ -159,9 +164,9 @@ static int read_request(struct request *r) {
 
 int main(int argc, char **argv) {
   int total = 1, at_once = 0, herd = 0, option;
-  double ramp = 0, limit = 30;
+  double ramp = 0, limit = 30, first_second = 0, last_second = 1e9;
   const char *path = NULL;
-  while ((option = getopt(argc, argv, "p:f:n:c:r:t:k:wl")) != -1) {
+  while ((option = getopt(argc, argv, "p:f:n:c:r:t:k:s:e:wl")) != -1) {
     if (option == 'p') port = atoi(optarg);
     else if (option == 'f') path = optarg;
     else if (option == 'n') total = atoi(optarg);
@@ -169,6 +174,8 @@ int main(int argc, char **argv) {
     else if (option == 'r') ramp = atof(optarg) / 1e3;
     else if (option == 't') limit = atof(optarg);
     else if (option == 'k') enough = atol(optarg);
+    else if (option == 's') first_second = atof(optarg);
+    else if (option == 'e') last_second = atof(optarg);
     else if (option == 'w') herd = 1;
     else if (option == 'l') lasts = 1;
     else return 2;
@@ -182,6 +189,8 @@ int main(int argc, char **argv) {
   struct epoll_event ready[512];
   poll_fd = epoll_create1(0);
   double begun = now();
+  from = begun + first_second;
+  to = begun + last_second;
   int opened = 0, over = 0, bad = 0, released = !herd;
   while (over < total && now() - begun < limit) {
     while (opened < total && opened - over < at_once &&
@@ -215,8 +224,8 @@ int main(int argc, char **argv) {
   getrusage(RUSAGE_SELF, &used);
   long tokens = 0;
   for (int i = 0; i < total; i++) tokens += all[i].tokens;
-  printf("{\"requests\":%d,\"over\":%d,\"bad\":%d,\"tokens\":%ld,\"bytes\":%ld,\"wall\":%.4f,\"cpu\":%.4f,", total, over, bad,
-         tokens, bytes, wall,
+  printf("{\"requests\":%d,\"over\":%d,\"bad\":%d,\"tokens\":%ld,\"steady\":%ld,\"bytes\":%ld,\"wall\":%.4f,\"cpu\":%.4f,", total, over, bad,
+         tokens, steady, bytes, wall,
          (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
              (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6);
   print("latency", &latency);

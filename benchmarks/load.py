@@ -35,12 +35,25 @@ async def load(
     herd: bool = False,
     lasts: bool = False,
     enough: int = 0,
+    steady: tuple[float, float] = (0.0, 1e9),
 ) -> Figures:
-    """Send ``total`` requests. Times in the answer are milliseconds; ``cpu`` and ``wall`` are seconds."""
+    """Send ``total`` requests. Times in the answer are milliseconds; ``cpu`` and ``wall`` are seconds. ``steady``:
+    between which seconds latencies are taken and the tokens in ``steady`` counted."""
     template = Path(mkdtemp(prefix="strandline-request-")) / "request"
     template.write_bytes(request)
     arguments = ["-p", str(port), "-f", str(template), "-n", str(total), "-t", str(seconds), "-c", str(at_once)]
-    arguments += ["-k", str(enough), "-r", str(ramp * 1000), *(["-w"] if herd else []), *(["-l"] if lasts else [])]
+    arguments += [
+        "-s",
+        str(steady[0]),
+        "-e",
+        str(steady[1]),
+        "-k",
+        str(enough),
+        "-r",
+        str(ramp * 1000),
+        *(["-w"] if herd else []),
+        *(["-l"] if lasts else []),
+    ]
     process = await asyncio.create_subprocess_exec(
         str(program()), *arguments, stdout=subprocess.PIPE, preexec_fn=lambda: pin(LOAD_CORE)
     )

@@ -102,7 +102,12 @@ def running(side: Side, folder: Path, core: int = SERVER_CORE, **environment: st
     """The side, over an empty store in ``folder``."""
     with ExitStack() as stack:
         port, pids, store = free_port(), [], None
-        env = {**os.environ, **side.environment, **environment, "PYTHONPATH": str(HERE / "sides")}
+        env = {
+            **os.environ,
+            **side.environment,
+            **environment,
+            "PYTHONPATH": f"{HERE / 'sides'}:{HERE.parent / 'python'}",
+        }
         if side.redis:
             redis_port = free_port()
             env["BENCH_REDIS"] = f"redis://127.0.0.1:{redis_port}/0"

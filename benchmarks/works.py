@@ -15,6 +15,9 @@ from load import Figures, load
 from machine import spent
 from sides import Server, http
 
+STAMPED = 50
+"""Of prose, every how manieth token is a time (``sides/agent.py``)."""
+
 ONE = "single"
 """The number of a reply that every request is about."""
 
@@ -26,22 +29,41 @@ def asked(rate: int, tokens: int, hold: int = 0) -> str:
     return f"rate={rate} tokens={tokens} hold={hold}"
 
 
-async def replies(server: Server, count: int, rate: int = 50, seconds: float = 6.0) -> Numbers:
-    """W1: ``count`` replies at once, ``rate`` tokens a second each, one reader each."""
+async def replies(server: Server, count: int, rate: int = 50, seconds: float = 6.0, *, prose: bool = False) -> Numbers:
+    """W1: ``count`` replies at once, ``rate`` tokens a second each, one reader each. Latencies and the rate are those
+    of the time in which all run: the second in which they are started, and another one, are left out."""
     tokens = int(rate * seconds)
+    request = server.side.send(asked(rate, tokens) + (" prose" if prose else ""))
     before = spent(server.pids)
+    running = (2.0, seconds)
     found = await load(
-        server.port, server.side.send(asked(rate, tokens)), count, seconds=seconds * 5 + 10, ramp=min(1.0, count / 200)
+        server.port, request, count, seconds=seconds * 5 + 10, ramp=min(1.0, count / 200), steady=running
     )
     after = spent(server.pids)
-    _complete(found, count * tokens)
+    # The load generator counts times; of prose, only every 50th token is one.
+    _complete(found, count * (-(-tokens // STAMPED) if prose else tokens))
+    said = count * tokens if prose else found["tokens"]
     cpu = after.cpu - before.cpu
     return {
-        "us CPU per token": cpu / found["tokens"] * 1e6,
-        "tokens per second and core": found["tokens"] / cpu,
-        "tokens per second": found["tokens"] / found["wall"],
+        "us CPU per token": cpu / said * 1e6,
+        "tokens per second and core": said / cpu,
+        "tokens per second": found["steady"] * said / found["tokens"] / (running[1] - running[0]),
         "p50 ms": found["latency"]["p50"],
         "p99 ms": found["latency"]["p99"],
+        "bytes written per token": (after.written - before.written) / said,
+        "load generator's core in use": found["cpu"] / found["wall"],
+    }
+
+
+async def saturated(server: Server, count: int = 50, tokens: int = 1000) -> Numbers:
+    """W1, as fast as it goes: agents that are never waited for, one reader each. A latency says nothing here."""
+    before = spent(server.pids)
+    found = await load(server.port, server.side.send(asked(0, tokens)), count, seconds=120)
+    after = spent(server.pids)
+    _complete(found, count * tokens)
+    return {
+        "tokens per second and core": found["tokens"] / (after.cpu - before.cpu),
+        "tokens per second": found["tokens"] / found["wall"],
         "bytes written per token": (after.written - before.written) / found["tokens"],
         "load generator's core in use": found["cpu"] / found["wall"],
     }
@@ -137,11 +159,14 @@ async def catch_up(server: Server) -> Numbers:
 
 
 async def kept(server: Server, count: int = 300, rate: int = 50, seconds: float = 8.0) -> Numbers:
-    """W5: bytes written while 15,000 tokens a second are stored, and what is kept of them when all is finished."""
+    """W5: bytes written while 15,000 tokens a second are stored, and until the journal is in segments and wiped;
+    and what is kept of them when all is finished."""
     assert server.store is not None
-    numbers = await replies(server, count, rate, seconds)
+    before = spent(server.pids)
+    numbers = await replies(server, count, rate, seconds, prose=True)
     tokens = count * rate * seconds
     await asyncio.sleep(15.0)  # until the journal is in segments
+    written = spent(server.pids).written - before.written
     with sqlite3.connect(f"file:{server.store}?mode=ro", uri=True) as file:
         used = sum(
             file.execute(f"SELECT coalesce(sum(length({column})), 0) FROM {table}").fetchone()[0]
@@ -151,12 +176,16 @@ async def kept(server: Server, count: int = 300, rate: int = 50, seconds: float 
         size = pages.fetchone()[0] * file.execute("PRAGMA page_size").fetchone()[0]
     return {
         "bytes written per token": numbers["bytes written per token"],
+        "bytes written per token, with what follows": written / tokens,
+        "us CPU per token": numbers["us CPU per token"],
+        "tokens per second": numbers["tokens per second"],
+        "p99 ms": numbers["p99 ms"],
         "content kept, bytes per token": used / tokens,
         "file pages in use, bytes per token": size / tokens,
     }
 
 
-async def deaths(server: Server, count: int = 20) -> Numbers:
+async def deaths(server: Server, count: int = 5) -> Numbers:
     """W8: the process that produces the replies is killed in the middle; how many replies can still be read."""
     streaming = asyncio.create_task(load(server.port, server.side.send(asked(50, 3000)), count, seconds=20))
     await asyncio.sleep(3.0)
@@ -164,7 +193,7 @@ async def deaths(server: Server, count: int = 20) -> Numbers:
     await streaming
     read = 0
     for number in range(count):
-        _, body = await _answer(server, server.side.read_again(f"{number:06d}"), patience=2.0)
+        _, body = await _answer(server, server.side.read_again(f"{number:06d}"), patience=1.0)
         read += body.count(b"@") >= 50
     return {"replies whose words can be read": read / count}
 

@@ -18,6 +18,7 @@ PREFIX = "STRANDLINE_"
 
 AiSdkVersion = Literal[5, 6, 7]
 Durability = Literal["full", "normal"]
+Collector = Literal["calm", "untouched"]
 
 
 def _seconds(default: float, low: float, high: float, text: str) -> Any:
@@ -140,6 +141,15 @@ class Settings:
             "choices": ("full", "normal"),
             "text": "`full`: an event is on disk (fsync) before it is shown. `normal`: it survives a crash of the"
             " process, but the last moments may be lost with the power.",
+        },
+    )
+    collector: Collector = dataclasses.field(
+        default="calm",
+        metadata={
+            "choices": ("calm", "untouched"),
+            "text": "Python's garbage collector. `calm`: while the service runs it comes more rarely and leaves out"
+            " what was loaded before; else it stops everything for tens of milliseconds several times a second under"
+            " load. Thresholds that the application has set are kept. `untouched`: as it is.",
         },
     )
     lock_wait: float = _seconds(

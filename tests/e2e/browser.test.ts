@@ -423,7 +423,7 @@ test("Chromium's own EventSource resumes by id alone through a connection that i
   });
   proxies.push(proxy);
   const page = await (await newContext()).newPage();
-  await page.goto(`${proxy.url}/api/health`);
+  await page.goto(`${proxy.url}/api/readyz`);
   const read = await page.evaluate(
     (url) =>
       new Promise<{ data: string; id: string }[]>((resolve) => {

@@ -85,7 +85,7 @@ export class PythonServer {
     readonly port: number,
     private readonly args: readonly string[],
     private readonly env: Record<string, string>,
-    private readonly health = "/api/health",
+    private readonly health = "/api/readyz",
     private readonly cwd = HERE,
   ) {
     this.url = `http://127.0.0.1:${port}`;

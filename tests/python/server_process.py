@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 APP = Path(__file__).parent / "apps" / "server_app.py"
 
@@ -30,6 +30,7 @@ class ServerProcess:
         folder: Path,
         *,
         app: str = "app",
+        script: Path = APP,
         env: dict[str, str] | None = None,
         db: str = "chat.db",
         port: int | None = None,
@@ -39,21 +40,26 @@ class ServerProcess:
         self.log = folder / f"server-{time.monotonic_ns()}.log"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._app = app
-        self._env = env or {}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.app = app
+        self.script = str(script)
+        self.env = {"CHAT_DB": self.db, **(env or {})}
+        self.process: Any = None
         self.start(wait=wait)
 
     def start(self, *, wait: bool = True) -> None:
+        self.process = self.launch()
+        if wait:
+            self.wait_ready()
+
+    def launch(self) -> Any:
+        """A new process: a ``Popen``, or what can be used like one."""
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(APP), self._app, str(self.port)],
-                env={**os.environ, "CHAT_DB": self.db, "PYTHONUNBUFFERED": "1", **self._env},
+            return subprocess.Popen(
+                [sys.executable, self.script, self.app, str(self.port)],
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.env},
                 stdout=log,
                 stderr=log,
             )
-        if wait:
-            self.wait_ready()
 
     def wait_ready(self, timeout: float = 20.0) -> None:
         assert self.process is not None
@@ -61,11 +67,20 @@ class ServerProcess:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"the server has exited: {self.said()}")
-            with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/api/health", timeout=5).status_code == 200:
+            with contextlib.suppress(OSError, HTTPException):
+                if self.health() == 200:
                     return
-            time.sleep(0.03)
+            time.sleep(0.01)
         raise AssertionError(f"the server is not ready: {self.said()}")
+
+    def health(self) -> int:
+        """The status of the health check; raises OSError while nobody listens."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+        try:
+            connection.request("GET", "/api/readyz")
+            return connection.getresponse().status
+        finally:
+            connection.close()
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")

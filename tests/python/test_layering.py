@@ -25,7 +25,7 @@ ROOMS = {
 EVERYWHERE = {"errors", "settings"}
 IMPURE = {
     "asyncio", "threading", "time", "datetime", "random", "secrets", "os", "io", "pathlib", "socket", "sqlite3",
-    "aiosqlite", "fastapi", "starlette", "uvicorn", "httpx", "logging", "orjson", "pydantic", "sse_starlette",
+    "aiosqlite", "fastapi", "starlette", "uvicorn", "httpx", "logging", "orjson", "pydantic",
 }  # fmt: skip
 
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -46,6 +46,7 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "owed_for": 30.0,
         "ai_sdk_version": 7,
         "durability": "full",
+        "collector": "calm",
         "lock_wait": 5.0,
         "max_active_runs": 1000,
     }

@@ -51,14 +51,17 @@ async def call(agent: Agent, run: Run) -> Ending:
     except RunOver:
         return Ending(Status.STOPPED, "over")
     except PublicError as exc:
-        logger.info("run %s failed: %s", run.id, exc, extra={"action": "run-failed", "run": run.id})
+        extra = {"action": "agent-declined", "session": run.session_id, "run": run.id}
+        logger.info("run %s ended with an error that its agent shows to the user", run.id, extra=extra)
         text = str(exc)
         return _failed("agent-error", PUBLIC_ERROR if has_lone_surrogate(text) else text or PUBLIC_ERROR, run)
     except ChunkRefused as exc:
-        logger.exception("run %s added something that clients cannot read", run.id, extra=_extra(run))
+        extra = {"action": "chunk-refused", "session": run.session_id, "run": run.id}
+        logger.exception("run %s added something that clients cannot read", run.id, extra=extra)
         return _failed(exc.code, PUBLIC_ERROR, run)
     except Exception:
-        logger.exception("run %s failed", run.id, extra=_extra(run))
+        extra = {"action": "agent-failed", "session": run.session_id, "run": run.id}
+        logger.exception("run %s failed", run.id, extra=extra)
         return _failed("agent-error", PUBLIC_ERROR, run)
     except BaseException:
         # Cancelled: whatever the agent may have left running adds nothing any more, so the end does not wait for it.
@@ -69,10 +72,6 @@ async def call(agent: Agent, run: Run) -> Ending:
 def _failed(reason: str, error: str, run: Run) -> Ending:
     run.give_up()
     return Ending(Status.FAILED, reason, error, usage=run.used, after_pending=True)
-
-
-def _extra(run: Run) -> dict[str, str]:
-    return {"action": "run-failed", "run": run.id, "session": run.session_id}
 
 
 async def emit(run: Run, item: Any) -> None:
@@ -99,7 +98,8 @@ async def _consume(run: Run, produced: Any) -> None:
         iterator = aiter(produced)
         try:
             async for item in iterator:
-                await emit(run, item)
+                if type(item) is not str or not run.say(item):
+                    await emit(run, item)
         finally:
             # The provider's stream is closed at once when the run was stopped, not whenever it is collected.
             await aclose(iterator)

@@ -85,6 +85,26 @@ class Writer:
             await self._turn()
             self._append(kind, {**extra, name: piece}, _size(piece))
 
+    def say(self, delta: str) -> bool:
+        """Add text at once if nothing has to be waited for or opened, as for nine of ten deltas: the short way of
+        ``_delta``. False: nothing was added."""
+        part = self._open
+        if (
+            part is None
+            or part[0] != "text"
+            or not delta
+            or len(delta) > self._settings.delta_limit // 4
+            or self._since_pause + 1 >= self._settings.yield_every
+            or self._live.pending.size >= self._settings.pending_limit
+            or self._restarted is not None
+            or self._ending is not None
+            or has_lone_surrogate(delta)
+        ):
+            return False
+        self._since_pause += 1
+        self._put({"type": "text-delta", "id": part[1], "delta": delta}, _size(delta))
+        return True
+
     async def _delta(self, family: str, delta: str) -> None:
         if not isinstance(delta, str):
             raise ChunkRefused(f"Text must be a str, not {type(delta).__name__}.")

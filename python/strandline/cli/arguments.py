@@ -10,7 +10,7 @@ from typing import Any
 
 from strandline.cli import database, demonstration, doctor, following, remote, serve
 from strandline.cli.exits import MEANINGS
-from strandline.cli.serving import LEVELS
+from strandline.cli.serving import FORMATS, LEVELS
 
 DEFAULT_URL = "http://127.0.0.1:8000/api"
 DEFAULT_SERVE_PORT = 8000
@@ -100,6 +100,7 @@ def _serve(command: Any) -> None:
         "--port", type=_port, default=DEFAULT_SERVE_PORT, help="port; 0 takes a free one (default: %(default)s)"
     )
     made.add_argument("--log-level", choices=LEVELS, default="info", help="how much is logged (default: %(default)s)")
+    _log_format(made)
 
 
 def _demo(command: Any) -> None:
@@ -120,6 +121,7 @@ def _demo(command: Any) -> None:
     )
     made.add_argument("--db", metavar="PATH", help="database file (default: one in your data directory)")
     made.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    _log_format(made)
 
 
 def _sessions(command: Any) -> None:
@@ -236,6 +238,15 @@ def _new_epoch(command: Any) -> None:
     )
     _database(made)
     _json(made, "one JSON object")
+
+
+def _log_format(made: argparse.ArgumentParser) -> None:
+    made.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="json: everything on stderr is one JSON object per line (default: %(default)s)",
+    )
 
 
 def _database(made: argparse.ArgumentParser) -> None:

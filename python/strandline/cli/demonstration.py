@@ -34,7 +34,7 @@ def demo(args: Namespace) -> int:
     settings = Settings.from_env()
     sockets = _free(args.host, args.port)
     address = address_of(args.host, sockets)
-    if args.port is None and sockets[0].getsockname()[1] != PORT:
+    if args.port is None and sockets[0].getsockname()[1] != PORT and args.log_format == "text":
         terminal.note(f"Port {PORT} is in use, so this is another one.")
 
     def ready() -> None:
@@ -49,6 +49,7 @@ def demo(args: Namespace) -> int:
             sockets,
             grace=settings.shutdown_grace,
             log_level="warning",
+            log_format=args.log_format,
             access_log=False,
             ready=ready,
         )

@@ -20,5 +20,6 @@ def serve(args: Namespace) -> int:
         sockets,
         grace=application.grace,
         log_level=args.log_level,
+        log_format=args.log_format,
         ready=lambda: terminal.say(f"Serving {args.target} on {address} (Ctrl-C ends it)"),
     )

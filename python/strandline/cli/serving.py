@@ -23,14 +23,18 @@ from uvicorn.config import LOG_LEVELS, LOGGING_CONFIG
 
 from strandline.cli.application import Asgi
 from strandline.cli.exits import INTERRUPTED, OK, REFUSED, Failure
+from strandline.cli.json_lines import JsonLines, json_line
 from strandline.errors import StrandlineError
 
 LEVELS = tuple(LOG_LEVELS)
+FORMATS = ("text", "json")
 
 _BEYOND_GRACE = 5.0
 """Seconds that open responses get after the grace, to send how their run ended."""
 
 _BACKLOG = 2048
+
+_FAREWELL = "Ended at once. Replies that were running end as lost at the next start."
 
 
 class PortInUse(Failure):
@@ -76,6 +80,7 @@ def run(
     *,
     grace: float,
     log_level: str,
+    log_format: str = "text",
     access_log: bool = True,
     ready: Callable[[], None],
 ) -> int:
@@ -88,12 +93,12 @@ def run(
     config = uvicorn.Config(
         watched,
         log_level=log_level,
-        log_config=_log_config(log_level),
+        log_config=_log_config(log_level, log_format),
         access_log=access_log,
         timeout_graceful_shutdown=math.ceil(grace + _BEYOND_GRACE),
     )
     logging.getLogger("uvicorn.error").addFilter(watched.keep)
-    server = _Server(config, ready)
+    server = _Server(config, ready, log_format)
     try:
         server.run(sockets)
     except KeyboardInterrupt:
@@ -112,9 +117,10 @@ def run(
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None], log_format: str) -> None:
         super().__init__(config)
         self._ready = ready
+        self._log_format = log_format
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -126,7 +132,8 @@ class _Server(uvicorn.Server):
             # uvicorn would stop waiting for connections, and the end of the lifespan would then wait out the grace.
             # A store is made for processes that die: nothing acknowledged is lost, the next start settles the rest.
             # Not through sys.stderr: this is a signal handler, which may have interrupted a write to it.
-            os.write(2, b"Ended at once. Replies that were running end as lost at the next start.\n")
+            said = json_line(logging.WARNING, _FAREWELL, action="ended-at-once")
+            os.write(2, said if self._log_format == "json" else f"{_FAREWELL}\n".encode())
             os._exit(INTERRUPTED)
         super().handle_exit(sig, frame)
 
@@ -180,9 +187,14 @@ def _bound(family: int, address: Any) -> socket.socket:
     return made
 
 
-def _log_config(level: str) -> dict[str, Any]:
+def _log_config(level: str, log_format: str) -> dict[str, Any]:
     """uvicorn's logging, and ours with it, unless the application has set up its own."""
     config = copy.deepcopy(LOGGING_CONFIG)
-    if not logging.getLogger().handlers and not logging.getLogger("strandline").handlers:
+    as_json = log_format == "json"
+    if as_json:
+        config["formatters"] = {name: {"()": JsonLines} for name in config["formatters"]}
+        for handler in config["handlers"].values():
+            handler["stream"] = "ext://sys.stderr"
+    if (as_json or not logging.getLogger().handlers) and not logging.getLogger("strandline").handlers:
         config["loggers"]["strandline"] = {"handlers": ["default"], "level": LOG_LEVELS[level], "propagate": False}
     return config

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from strandline.codecs.gating import RESYNC, gate
+from strandline.codecs.gating import RESYNC, exceptions, gate
 from strandline.codecs.sse import frame
 from strandline.core.events import Appended, Event, MessageReset, RunEnded, RunStarted
-from strandline.core.offset import Cursor
+from strandline.core.offset import Cursor, written
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
 
@@ -64,14 +64,16 @@ def frames(major: int, epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
 
 def _numbered(major: int, epoch: str, seq: int, chunks: Sequence[Mapping[str, Any]]) -> tuple[bytes, ...]:
     found = []
+    rules = exceptions(major)
     for index, chunk in enumerate(chunks, 1):
-        gated = gate(chunk, major)
+        rule = rules.get(chunk["type"])
+        gated = chunk if rule is None else rule(chunk)
         if gated is RESYNC:
             found.append(RESYNC_FRAME)
         elif gated is None:
             found.append(b"")
         else:
-            found.append(frame(gated, str(Cursor(epoch, seq, index))))
+            found.append(frame(gated, written(epoch, seq, index)))
     return tuple(found)
 
 

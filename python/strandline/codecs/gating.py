@@ -35,8 +35,13 @@ DENIED = "The tool call was denied."
 
 def gate(chunk: Chunk, major: int) -> Gated:
     """What a client of this major version gets for a chunk: the same object where it may have it as it is."""
-    rule = _EXCEPTIONS[min(max(major, 5), 7)].get(chunk["type"])
+    rule = exceptions(major).get(chunk["type"])
     return chunk if rule is None else rule(chunk)
+
+
+def exceptions(major: int) -> Mapping[str, Rule]:
+    """The chunk types that a client of this major version does not get as they are."""
+    return _EXCEPTIONS[min(max(major, 5), 7)]
 
 
 def _drop(chunk: Chunk) -> Gated:

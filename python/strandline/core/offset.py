@@ -38,7 +38,12 @@ class Cursor:
         return self.epoch == other.epoch and (self.seq, self.frame) >= (other.seq, other.frame)
 
     def __str__(self) -> str:
-        return f"{self.epoch}.{self.seq}.{self.frame}"
+        return written(self.epoch, self.seq, self.frame)
+
+
+def written(epoch: str, seq: int, frame: int) -> str:
+    """A cursor as the wire has it."""
+    return f"{epoch}.{seq}.{frame}"
 
 
 def parse(text: str) -> Cursor:

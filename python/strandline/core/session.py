@@ -91,6 +91,10 @@ class SessionState:
         """The runs that have not ended, oldest first. Runs end newest last, so a short look from the end is enough."""
         return [run for run in self.runs.values() if run.active]
 
+    def appended(self, count: int) -> Change:
+        """What ``count`` more events change that only append to messages."""
+        return Change(self.record, self.last_seq + count, {}, {})
+
     def project(self, events: Sequence[Event], contents: Mapping[str, Content]) -> Change:
         """What ``events``, the next ones of this session, change. ``contents`` holds the final content of every
         message whose run ends in them. Raises IllegalTransition."""

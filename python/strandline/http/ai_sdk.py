@@ -26,7 +26,7 @@ from strandline.core.replay import (
 from strandline.errors import NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request
-from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import active_plain, run_plain
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
@@ -41,7 +41,7 @@ Allowed = Callable[[Identity, Any, Action], bool]
 
 def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
     """The routes, without prefix."""
-    routes = APIRouter(route_class=ProblemRoute)
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
     who = Depends(identify)
 
@@ -105,6 +105,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def resume(chat_id: str, request: Request, identity: Identity = who) -> Response:
         session = await visible(chat_id, identity, Action.READ)
         if session is None:
+            service.tally.resumes["none"] += 1
             return Response(status_code=204)
         shim, major = client_of(request, settings.ai_sdk_version)
         plan: Plan | Unresumable
@@ -128,15 +129,19 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             key = request.headers.get(KEY_HEADER)
             plan = service.sessions.resume(session, identity.user, key and check_id(key, KEY_HEADER))
             owed = key is None
+        resumes = service.tally.resumes
         if isinstance(plan, Unresumable):
             if shim:
+                resumes["resync"] += 1
                 if plan.run is not None:
                     service.sessions.owe(session, identity.user, plan.run)
                 return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
             plan = Whole(plan.run) if plan.run is not None else NOTHING
         if plan is NOTHING:
+            resumes["none"] += 1
             return Response(status_code=204)
         assert isinstance(plan, Tail | Whole)
+        resumes["tail" if isinstance(plan, Tail) else "whole"] += 1
         return stream(request, identity, session, plan, owed=owed)
 
     @routes.post("/{chat_id:anything}/stop")

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse
 
 from strandline.agents.invoke import Agent, call
 from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, doctor, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, doctor, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
 from strandline.http.signals import on_exit_signal
 from strandline.runtime.clock import Clock, SystemClock
+from strandline.runtime.counters import Counters
 from strandline.runtime.ending import Ending
 from strandline.runtime.live import LiveRun, LiveSession
 from strandline.runtime.service import Service
@@ -111,12 +111,21 @@ class Strandline:
     # ------------------------------------------------------------------ how it is put into an application
 
     def app(self, *, prefix: str = "/api", origins: Sequence[str] = (), title: str = "Strandline") -> FastAPI:
-        """A FastAPI application with the routes under ``prefix``; ``origins`` may call it from a browser (CORS)."""
+        """A FastAPI application with the routes under ``prefix``, and the health checks at the root as well.
+
+        origins: who may call it from a browser (CORS)."""
         app = FastAPI(title=title)
         if origins:
             cors(app, origins)
         app.include_router(self.router, prefix=prefix)
+        if prefix:
+            app.include_router(health.router(self.service))
         return app
+
+    def counters(self) -> Counters:
+        """What has happened since this object was made, and how things stand now; a frozen reading, from any thread and
+        at any time. ``docs/operations.md`` says what each field means."""
+        return self.service.counters()
 
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
@@ -155,11 +164,7 @@ class Strandline:
         )
         routes.include_router(doctor.router(self.service, identify), prefix="/doctor")
 
-        @routes.get("/health", include_in_schema=False)
-        async def health() -> JSONResponse:
-            ready = self.service.ready
-            return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
-
+        routes.include_router(health.router(self.service))
         return routes
 
     def _allows(self, identity: Identity, session: SessionRecord | None, action: Action) -> bool:
@@ -183,7 +188,8 @@ class Strandline:
         outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                logger.error("on_end failed for %s", run.id, exc_info=outcome, extra={"action": "on-end-failed"})
+                extra = {"action": "on-end-failed", "session": session.id, "run": run.id}
+                logger.error("on_end failed for %s", run.id, exc_info=outcome, extra=extra)
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

@@ -28,7 +28,7 @@ _MIN_RSA_BITS = 2048
 KeyFinder = Callable[[str | None], Any]
 """From the token's ``kid`` (None where it has none) to its key; may be async; LookupError where there is none."""
 
-log = logging.getLogger("strandline.http")
+logger = logging.getLogger("strandline.http")
 
 
 def bearer_dependency(
@@ -71,14 +71,15 @@ def bearer_dependency(
         except jwt.ExpiredSignatureError:
             raise _refused("The token has expired; sign in again") from None
         except jwt.PyJWKClientConnectionError as error:
-            log.warning("the keys of the issuer cannot be fetched: %s", error, extra={"action": "keys_unavailable"})
+            logger.warning("the keys of the issuer cannot be fetched: %s", error, extra={"action": "keys-unavailable"})
             raise Unavailable("The server cannot check tokens just now; try again", retry_after=5.0) from None
         except (jwt.PyJWTError, LookupError) as error:
-            log.info("a token was refused: %s", error, extra={"action": "token_refused"})
+            # By its class: the text may hold what was in the token.
+            logger.info("a token was refused: %s", type(error).__name__, extra={"action": "token-refused"})
             raise _refused("The token is not valid here") from None
         user = claims[user_claim]
         if isinstance(user, bool) or not isinstance(user, str | int):
-            log.info("a token was refused: %s is no user id", user_claim, extra={"action": "token_refused"})
+            logger.info("a token was refused: %s is no user id", user_claim, extra={"action": "token-refused"})
             raise _refused("The token is not valid here")
         return {"user": user, "roles": _roles(claims.get(roles_claim)), "claims": claims}
 

@@ -18,7 +18,7 @@ from strandline.errors import NotFound, NotStarted, ShuttingDown, TooMany
 from strandline.http.auth import Identity
 from strandline.http.cors import REQUEST_HEADERS
 from strandline.http.intake import ODD
-from strandline.http.problems import ProblemRoute, read_body
+from strandline.http.problems import problem_route, read_body
 from strandline.http.stream import Stream, cursor_of
 from strandline.http.wire import MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
 from strandline.runtime.service import Service
@@ -34,7 +34,7 @@ _LOOK = 0.5
 
 def router(service: Service, identify: Callable[..., Any]) -> APIRouter:
     """The routes, without prefix. An identity is needed; nothing of any session is shown."""
-    routes = APIRouter(route_class=ProblemRoute)
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
     who = Depends(identify)
     taken = 0
 

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from strandline.core.ids import InvalidId
 from strandline.errors import (
@@ -38,15 +38,26 @@ MAX_DEPTH = 100
 _SAFE_TEXT = "This is a fault of the server, not of the request. It has been logged."
 _FIELDS_NAMED = 10
 
-log = logging.getLogger("strandline.http")
+logger = logging.getLogger("strandline.http")
+
+
+HANDED_OVER = "strandline.handed-over"
+"""Where in the scope a response that lasts for hours leaves itself, to be called by ``ProblemRoute``."""
 
 
 class ProblemRoute(APIRoute):
     """Answers StrandlineError, validation errors and unexpected exceptions with a problem document.
 
+    A stream is called once the route has returned and its dependencies are let go of: else every reader would hold the
+    frames of FastAPI's routing (5 kB), and whatever a dependency with ``yield`` holds, such as a database session.
+
     HTTPException is left to the application: an ``auth`` dependency may raise it. Exceptions are caught outside the
     dependencies' exit stack, so that a dependency with ``yield`` still sees them (and rolls back).
     """
+
+    @staticmethod
+    def counted(code: str) -> None:
+        """Told the code of every problem document; see ``problem_route``."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -62,21 +73,40 @@ class ProblemRoute(APIRoute):
         return readable
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        started = streaming = False
 
         async def watched(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
+        handed_over: list[ASGIApp] = []
+        scope[HANDED_OVER] = handed_over
         try:
             await super().handle(scope, receive, watched)
+            if handed_over:
+                streaming = True
+                await handed_over.pop()(scope, receive, watched)
         except HTTPException:
             raise
         except Exception as error:
             if started:  # nothing can be said any more; the server logs it and cuts the connection
                 raise
+            if streaming and _claimed(scope, error):  # which FastAPI's routing has not seen
+                raise
+            self.counted(error.code if isinstance(error, StrandlineError) else StrandlineError.code)
             await problem_response(error)(scope, receive, send)
+
+
+def _claimed(scope: Scope, error: Exception) -> bool:
+    """Whether the application has a handler of its own for this error."""
+    handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))
+    return any(kind in handlers for kind in type(error).__mro__)
+
+
+def problem_route(counted: Callable[[str], None]) -> type[ProblemRoute]:
+    """A ``ProblemRoute`` that tells ``counted`` the code of every problem document."""
+    return type("CountedProblemRoute", (ProblemRoute,), {"counted": staticmethod(counted)})
 
 
 def problem_response(error: Exception) -> Response:
@@ -84,8 +114,8 @@ def problem_response(error: Exception) -> Response:
     problem = error if isinstance(error, StrandlineError) else StrandlineError(_SAFE_TEXT)
     detail = problem.detail
     if problem.status == 500:
-        log.error(
-            "a request failed: %s", error, exc_info=error, extra={"action": "request_failed", "code": problem.code}
+        logger.error(
+            "a request failed: %s", error, exc_info=error, extra={"action": "request-failed", "code": problem.code}
         )
         detail = _SAFE_TEXT  # the message may name files and settings; those are for the log
     headers = {"Cache-Control": "no-store"}

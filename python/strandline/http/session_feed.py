@@ -22,7 +22,7 @@ from strandline.core.unfold import unfold
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD
-from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
@@ -39,7 +39,7 @@ _FRESH = {"Cache-Control": "no-store"}
 
 def router(service: Service, identify: Callable[..., Any], allows: Callable[..., bool]) -> APIRouter:
     """The routes, without prefix. To be included after those of ``sessions.py``: it answers whatever is left."""
-    routes = APIRouter(route_class=ProblemRoute)
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
     who = Depends(identify)
 
@@ -57,6 +57,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
         cursor = await _going_on(session, service.store, cursor_of(request))
         if cursor is not None:
             reader.present(cursor)
+        service.tally.resumes["whole" if cursor is None else "tail"] += 1
 
         async def snapshot() -> tuple[dict[str, Any], Cursor]:
             return await view(session, service.store, wanted, last, reader.id)

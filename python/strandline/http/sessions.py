@@ -17,7 +17,7 @@ from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
-from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.problems import problem_route, read_json
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
 from strandline.http.wire import KEY_HEADER
@@ -36,7 +36,7 @@ _ARCHIVED = {"false": False, "true": True, "any": None}
 
 def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
     """The routes, without prefix; those of ``session_feed.py`` come after them."""
-    routes = APIRouter(route_class=ProblemRoute)
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
     who = Depends(identify)
 

@@ -16,7 +16,7 @@ from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.hydrate import hydrated
 from strandline.http.intake import ODD, caller_of, limit_of, stop_reason
-from strandline.http.problems import ProblemRoute, read_json
+from strandline.http.problems import problem_route, read_json
 from strandline.http.run_input import run_ids, run_request
 from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
@@ -43,10 +43,10 @@ MAX_PAGE = 1000
 
 def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
     """The routes, without prefix."""
-    routes = APIRouter(route_class=ProblemRoute)
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
     who = Depends(identify)
-    claims = RunIds()
+    claims, resumes = RunIds(), service.tally.resumes
 
     async def visible(session_id: str, identity: Identity) -> LiveSession | None:
         """The session if the caller may; unknown and foreign look alike (PROTOCOL §11.7)."""
@@ -73,6 +73,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         begun = await begin(session, service.store, run, cursor)
         if cursor is not None:
             reader.present(cursor)
+            resumes["tail"] += 1
         headers = {
             RUN_HEADER: run.id,
             MESSAGE_HEADER: run.message_id,
@@ -119,7 +120,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if run_id is not None:
             run = await service.store.run(run_id)
             session = await visible(run.session, identity) if run is not None else None
-            return await stream(request, identity, session, run_id, _presented(request))
+            presented = _presented(request)
+            answer = await stream(request, identity, session, run_id, presented)
+            resumes["whole"] += presented is None
+            return answer
         if session_id is None:
             raise Unprocessable("Name a run (`runId`) to join, or a `threadId` to load.", code="invalid-request")
         session = await visible(session_id, identity)
@@ -145,6 +149,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         thread = Thread(session, service.store, cursor)
         await thread.check()
         reader.present(cursor)
+        resumes["tail"] += 1
         place = place_for(reader, session, service.sessions)
         return Stream(thread_stream(session, thread, reader), settings, {REPLAY_HEADER: REPLAY_TAIL}, place)
 

@@ -17,7 +17,7 @@ from strandline.codecs.ag_ui import Encoder
 from strandline.core.events import Event, MessageCreated, RunEnded, run_of
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
-from strandline.runtime.feed import Entry
+from strandline.runtime.feed import Entry, Feed
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import PAGE, PIECE
 from strandline.stores.port import Store
@@ -62,18 +62,18 @@ class Encoding:
         self.renewed: int | None = None
         self.over = False
 
-    def take(self, seq: int, event: Event, entry: Entry | None = None) -> Told:
-        """The next event of the run; ``entry`` where it is in the tail. Raises FoldError."""
-        known = entry.frames.get(_FRAMES) if entry is not None else None
+    def take(self, seq: int, event: Event, feed: Feed | None = None) -> Told:
+        """The next event of the run; ``feed`` where it is in the tail. Raises FoldError."""
+        known = feed.frames(_FRAMES, seq) if feed is not None else None
         frames = self._encoder.frames(self._epoch, seq, event, known)
         recap = None
         if frames and frames[-1] is ag_ui.RESYNC_FRAME:
             self.renewed = seq
             recap = ag_ui.recapped(self._encoder.recap or [], Cursor(self._epoch, seq, len(frames)))
-        if entry is not None:
-            entry.frames[_FRAMES] = frames
+        if feed is not None:
+            feed.keep(_FRAMES, seq, frames)
             if recap is not None:
-                entry.frames[_RECAP] = (recap,)
+                feed.keep(_RECAP, seq, (recap,))
         self.position = seq + 1
         self.over = isinstance(event, RunEnded)
         return Told(seq, event, frames, recap)
@@ -93,18 +93,19 @@ async def told(
     entries = [entry for entry in feed.since(first)[:PAGE] if run is None or entry.run == run.id]
     upto = min(feed.last_seq, first + PAGE - 1)
     for entry in entries:
-        if _FRAMES in entry.frames:
+        if feed.frames(_FRAMES, entry.seq) is not None:
             continue
         if isinstance(entry.event, MessageCreated):
-            entry.frames[_FRAMES] = _message(session, entry.seq, entry.event)
+            feed.keep(_FRAMES, entry.seq, _message(session, entry.seq, entry.event))
         elif entry.run is None:
-            entry.frames[_FRAMES] = ()
+            feed.keep(_FRAMES, entry.seq, ())
         else:
             await encoded(session, store, session.state.runs[entry.run], entry.seq)
-        if _FRAMES not in entry.frames:
-            # It left the tail meanwhile.
-            return await told(session, store, first, run, own)
-    return [_of(entry) for entry in entries], upto
+    found = [_of(feed, entry) for entry in entries]
+    if None in found:
+        # It left the tail meanwhile.
+        return await told(session, store, first, run, own)
+    return [each for each in found if each is not None], upto
 
 
 async def encoded(session: LiveSession, store: Store, run: RunRecord, upto: int) -> Encoding:
@@ -123,7 +124,7 @@ async def encoded(session: LiveSession, store: Store, run: RunRecord, upto: int)
         entries = session.feed.since(encoding.position)[:PAGE]
         for entry in entries:
             if entry.run == run.id:
-                encoding.take(entry.seq, entry.event, entry)
+                encoding.take(entry.seq, entry.event, session.feed)
         encoding.position = entries[-1].seq + 1
         if encoding.position <= upto:
             await asyncio.sleep(0)
@@ -195,9 +196,9 @@ def _message(session: LiveSession, seq: int, event: MessageCreated) -> tuple[byt
     return ag_ui.message_frames(session.state.record.epoch, seq, event, wire_id(session))
 
 
-def _of(entry: Entry) -> Told:
-    recap = entry.frames.get(_RECAP)
-    return Told(entry.seq, entry.event, entry.frames[_FRAMES], recap[0] if recap is not None else None)
+def _of(feed: Feed, entry: Entry) -> Told | None:
+    frames, recap = feed.frames(_FRAMES, entry.seq), feed.frames(_RECAP, entry.seq)
+    return None if frames is None else Told(entry.seq, entry.event, frames, recap[0] if recap is not None else None)
 
 
 def _shared(session: LiveSession) -> dict[str, Encoding]:

@@ -16,23 +16,26 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from strandline.codecs import native
-from strandline.core.events import Appended, Event, RunEnded, run_of
+from strandline.core.events import Appended, RunEnded, run_of
 from strandline.core.session import Change
 from strandline.errors import ShuttingDown, StoreUnavailable, Unavailable
+from strandline.runtime import journal_log
 from strandline.runtime.clock import Clock
 from strandline.runtime.feed import Entry
+from strandline.runtime.journal_log import aside
 from strandline.runtime.live import Command, Decided, LiveRun, LiveSession, SessionGone
+from strandline.runtime.metering import Metered
 from strandline.runtime.segments import Segments
 from strandline.runtime.work import Work, batch_of, refuse, resolve
 from strandline.settings import Settings
-from strandline.stores.port import Batch, Store
+from strandline.stores.port import Batch
 
 logger = logging.getLogger("strandline.journal")
 
 _STOP_PATIENCE = 5.0
 """Seconds beyond ``commit_patience`` that the last commits get at shutdown."""
-_RATE_PER_WINDOW = 1e6
-"""Chunks per second for which the window would be a second: 5,000/s gives 5 ms, 50,000/s gives 50 ms."""
+_RATE_PER_WINDOW = 2e6
+"""Chunks per second for which the window would be a second: 10,000/s gives 5 ms, 50,000/s gives 25 ms."""
 
 
 class Listener(Protocol):
@@ -55,9 +58,9 @@ class Listener(Protocol):
 
 
 class Journal:
-    """See the module docstring. ``healthy`` is False while commits fail for good."""
+    """See the module docstring. ``healthy`` is False while commits fail for good, ``died`` is True for good."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings, listener: Listener) -> None:
+    def __init__(self, store: Metered, clock: Clock, settings: Settings, listener: Listener) -> None:
         self._store = store
         self._clock = clock
         self._settings = settings
@@ -74,13 +77,21 @@ class Journal:
         self._window = settings.first_window
         self._last = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._waiting_since = self._taken_since = 0.0
+        self._taken = (0, 0)
         self.healthy = True
+        self.died = False
 
     def start(self, number: int) -> None:
         """Begin to write; ``number`` is the highest batch number in the store."""
         self._number = number
         self._task = asyncio.get_running_loop().create_task(self._write(), name="strandline-journal")
         self._task.add_done_callback(self._died)
+
+    @property
+    def takes_commits(self) -> bool:
+        """False while commits fail for good, and while one has been under way for longer than the patience."""
+        return self.healthy and self._store.under_way <= self._settings.commit_patience
 
     async def stop(self) -> None:
         """Write what is left, including every event that is not in a segment yet, and stop."""
@@ -113,6 +124,8 @@ class Journal:
 
     def mark(self, session: LiveSession) -> None:
         """Something of ``session`` waits for a commit."""
+        if not self._dirty:
+            self._waiting_since = self._clock.monotonic()
         self._dirty[session] = None
         self._wakeup.set()
 
@@ -196,7 +209,7 @@ class Journal:
     def _died(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             logger.critical("the journal has died", exc_info=task.exception(), extra={"action": "journal-died"})
-            self.healthy = False
+            self.healthy, self.died = False, True
             for command in self._waiting(self._writing):
                 refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
             self._listener.gave_up()
@@ -221,51 +234,58 @@ class Journal:
     def _build(self, number: int) -> list[Work]:
         works: list[Work] = []
         size = chunks = 0
+        self._taken_since = self._waiting_since
         waiting, self._dirty = self._dirty, {}
+        at = self._clock.now()
         for session in waiting:
             if size >= self._settings.commit_limit:
                 self._dirty[session] = None
                 continue
-            work = self._take(session, number)
+            work = self._take(session, number, at)
             if session.commands:
                 self._dirty[session] = None
             if work is not None:
                 works.append(work)
                 for entry in work.entries:
                     size += len(entry.blob)
-                    if isinstance(entry.event, Appended):
-                        chunks += len(entry.event.chunks)
+                chunks += work.chunks
+        self._taken = chunks, size
         elapsed = max(self._clock.monotonic() - self._last, self._settings.first_window, 1e-6)
         rate_window = chunks / elapsed / _RATE_PER_WINDOW
         self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
         return works
 
-    def _take(self, session: LiveSession, number: int) -> Work | None:
-        command, decided, blobs = self._next_decision(session)
-        events: list[Event] = list(decided.events) if decided is not None else []
+    def _take(self, session: LiveSession, number: int, at: int) -> Work | None:
+        command, decided, blobs = self._next_decision(session) if session.commands else (None, None, [])
+        events = decided.events if decided is not None else ()
         ended = {event.run for event in events if isinstance(event, RunEnded)}
-        at = self._clock.now()
-        runs = []
-        for live in session.live.values():
-            if live.pending and live.id not in ended:
-                event = Appended(at, live.id, live.message, live.pending.take())
-                try:
-                    blobs.append(native.encode(event))
-                except Exception:
-                    logger.exception("run %s has something pending that is not JSON", live.id, extra={"run": live.id})
-                    self._listener.unwritable(session, live)
-                    continue
-                events.append(event)
-                runs.append(live)
-        if not events and not (decided is not None and decided.deletes):
-            return None
-        change = session.state.project(events, decided.contents if decided is not None else {})
         first = session.state.last_seq + 1
         entries = [
             Entry(seq, event, run_of(event), blob, number)
             for seq, (event, blob) in enumerate(zip(events, blobs, strict=True), first)
         ]
-        return Work(session, change, entries, command, decided, runs)
+        runs: list[LiveRun] = []
+        chunks = 0
+        for live in session.live.values():
+            if not live.pending or live.id in ended:
+                continue
+            appended = Appended(at, live.id, live.message, live.pending.take())
+            try:
+                blob = native.encode(appended)
+            except Exception as exc:
+                aside(journal_log.refused, session.id, live.id, exc)
+                self._listener.unwritable(session, live)
+                continue
+            entries.append(Entry(first + len(entries), appended, live.id, blob, number))
+            runs.append(live)
+            chunks += len(appended.chunks)
+        if decided is None:
+            # Nine of ten: text was added, and nothing else has happened.
+            if not entries:
+                return None
+            return Work(session, session.state.appended(len(entries)), entries, None, None, runs, chunks)
+        change = session.state.project([entry.event for entry in entries], decided.contents)
+        return Work(session, change, entries, command, decided, runs, chunks)
 
     def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None, list[bytes]]:
         """The next decision that changes something, with its events as bytes; those before it are answered."""
@@ -295,19 +315,14 @@ class Journal:
                 await self._store.commit(batch)
             except StoreUnavailable as exc:
                 waited = self._clock.monotonic() - started
-                logger.warning(
-                    "a commit failed (%s); retried for %.1f s so far",
-                    exc,
-                    waited,
-                    extra={"action": "commit-failed", "batch": batch.number},
-                )
+                aside(journal_log.failed, batch.number, waited, exc)
                 if not self.healthy or waited >= self._settings.commit_patience:
                     await self._clock.sleep(1.0 if not self.healthy else 0)
                     return False
                 await self._clock.sleep(delay)
                 delay = min(1.0, delay * 2)
-            except Exception:
-                logger.exception("a commit failed in a way it never should", extra={"action": "commit-defect"})
+            except Exception as exc:
+                aside(journal_log.defect, batch.number, exc)
                 return False
             else:
                 return True
@@ -326,7 +341,8 @@ class Journal:
                 session.feed.delete()
                 self._segments.forget(session)
             else:
-                self._segments.appended(session, now, ended=any(not run.active for run in work.change.runs.values()))
+                ended = work.change.structural and any(not run.active for run in work.change.runs.values())
+                self._segments.appended(session, now, ended=ended)
             for live in work.runs:
                 live.pending.release()
             if work.command is not None and work.decided is not None:
@@ -337,8 +353,10 @@ class Journal:
                 self._listener.deleted(session)
             for live in broken:
                 self._listener.unwritable(session, live)
+        events = sum(len(work.entries) for work in works)
+        self._store.tally.published(events, *self._taken, self._clock.monotonic() - self._taken_since)
         if recovered:
-            logger.warning("commits succeed again", extra={"action": "store-back"})
+            aside(journal_log.back)
             self._listener.recovered()
 
     def _give_up(self, works: Iterable[Work]) -> None:
@@ -351,7 +369,7 @@ class Journal:
                     work.session.commands.appendleft(work.command)
                 self.mark(work.session)
             return
-        logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
+        aside(journal_log.lost)
         for command in self._waiting(works):
             refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
         self._listener.gave_up()

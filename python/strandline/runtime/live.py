@@ -14,7 +14,7 @@ from strandline.core.events import Appended, Event, MessageReset, RunStarted
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
-from strandline.runtime.feed import Entry, Feed
+from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
 logger = logging.getLogger("strandline.session")
@@ -55,6 +55,8 @@ class Pending(Coalescer):
 
     def release(self) -> None:
         """Wake the agents that wait for room."""
+        if not self._waiters:
+            return
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -71,18 +73,24 @@ def started(message_id: str) -> FoldState:
 class LiveRun:
     """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
 
-    __slots__ = ("_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending", "position")
+    __slots__ = ("_epoch", "_place", "_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending")
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
         self.message = message
         self.fold = fold
         self.caller = caller
-        self.position = position
+        self._epoch = position.epoch
+        self._place = (position.seq, position.frame)
         self.pending = Pending()
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
+
+    @property
+    def position(self) -> Cursor:
+        """The place after everything that ``fold`` has taken in."""
+        return Cursor(self._epoch, *self._place)
 
     def snapshot(self, form: str, make: Callable[[FoldState], bytes]) -> bytes:
         """What the message says up to ``position``, in the form of a wire, filter and version that ``form`` names.
@@ -99,29 +107,28 @@ class LiveRun:
         self.pending.take()
         self.pending.release()
 
-    def replay(self, epoch: str, seq: int, event: Event) -> None:
+    def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
         (``broken``), but neither the others nor the next start."""
         self._snapshots.clear()
         try:
-            self._replay(epoch, seq, event)
+            self._replay(seq, event)
         except FoldError:
-            logger.exception("event %d of run %s does not fold", seq, self.id, extra={"action": "fold-defect"})
+            logger.exception(
+                "event %d of run %s does not fold", seq, self.id, extra={"action": "fold-defect", "run": self.id}
+            )
             self.broken = True
 
-    def _replay(self, epoch: str, seq: int, event: Event) -> None:
-        match event:
-            case Appended(chunks=chunks):
-                for chunk in chunks:
-                    self.fold.push(chunk)
-                self.position = Cursor(epoch, seq, len(chunks))
-            case RunStarted():
-                self.position = Cursor(epoch, seq, 1)
-            case MessageReset(message_id=message_id):
-                self.fold = started(message_id)
-                self.position = Cursor(epoch, seq, 1)
-            case _:
-                pass
+    def _replay(self, seq: int, event: Event) -> None:
+        if isinstance(event, Appended):
+            for chunk in event.chunks:
+                self.fold.push(chunk)
+            self._place = (seq, len(event.chunks))
+        elif isinstance(event, RunStarted):
+            self._place = (seq, 1)
+        elif isinstance(event, MessageReset):
+            self.fold = started(event.message_id)
+            self._place = (seq, 1)
 
 
 class SessionGone(Exception):
@@ -212,22 +219,20 @@ class LiveSession:
             and self.segmented == self.feed.last_seq
         )
 
-    def unsegmented(self) -> list[Entry]:
+    def unsegmented(self) -> list[Row]:
         """The events that are not in a log segment yet."""
-        if self.segmented >= self.feed.last_seq:
-            return []
-        return self.feed.since(self.segmented + 1)
+        return self.feed.rows(self.segmented + 1)
 
     def oldest_batch(self) -> int:
         """The number of the batch that committed the oldest event which is not in a log segment yet."""
-        return self.feed.at(self.segmented + 1).batch
+        return self.feed.batch_of(self.segmented + 1)
 
     def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> list[LiveRun]:
         """Make a committed change part of this session: outline, folds, then the tail, in one step. Returns the runs
         that cannot go on."""
         self.state.absorb(change)
         self.stored = True
-        epoch = self.state.record.epoch
+        broken: list[LiveRun] = []
         for run in change.runs.values():
             if run.active and run.id not in self.live:
                 self.live[run.id] = LiveRun(
@@ -235,16 +240,17 @@ class LiveSession:
                     run.message,
                     started(run.message_id),
                     caller or Caller(user=run.author.removeprefix("user:")),
-                    Cursor(epoch, run.first_seq, 0),
+                    Cursor(self.state.record.epoch, run.first_seq, 0),
                 )
         for entry in entries:
             live = self.live.get(entry.run) if entry.run is not None else None
-            if live is None:
-                continue
-            live.replay(epoch, entry.seq, entry.event)
+            if live is not None:
+                live.replay(entry.seq, entry.event)
+                if live.broken:
+                    broken.append(live)
         for run in change.runs.values():
             if not run.active and (live := self.live.pop(run.id, None)) is not None:
                 live.end()
         if entries:
             self.feed.publish(entries)
-        return [live for live in self.live.values() if live.broken]
+        return [live for live in broken if live.id in self.live]

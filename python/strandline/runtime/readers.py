@@ -32,7 +32,7 @@ class Reader:
     """One connection, as ``readers`` frames show it, and how far it is.
 
     ``named``: the id was made up by the client. ``ends_at``: the monotonic time at which its response may be ended.
-    ``replaced``: its client has a newer connection, so this one ends.
+    ``replaced``: its client has a newer connection, so this one ends. ``dropped``: its client did not read.
     """
 
     id: str
@@ -45,6 +45,7 @@ class Reader:
     named: bool = False
     ends_at: float = math.inf
     replaced: bool = False
+    dropped: bool = False
     left_at: int | None = None
     forget_at: float = math.inf
     sent: Cursor | None = None

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from strandline.codecs import ai_sdk, native
@@ -18,7 +20,7 @@ from strandline.core.events import Event, RunEnded
 from strandline.core.offset import Cursor
 from strandline.core.replay import Tail, Whole
 from strandline.core.unfold import unfold, unfold_message
-from strandline.runtime.feed import Entry
+from strandline.runtime.feed import Entry, Feed, Frames
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import Reader
 from strandline.runtime.stopping import DELETED
@@ -35,7 +37,10 @@ _REPLACED = ai_sdk.error_frame("replaced", "A newer connection of the same reade
 
 Settled = Literal["sent", "resync"]
 
-Encode = Callable[[str, int, Event], tuple[bytes, ...]]
+Due = tuple[int, Event, Frames]
+"""The number of an event, the event, and its frames."""
+
+Encode = Callable[[str, int, Event], Frames]
 
 
 async def ai_sdk_stream(
@@ -73,43 +78,35 @@ async def ai_sdk_stream(
         settle("sent")
         return
 
-    def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
-        return ai_sdk.frames(major, epoch, seq, event)
-
-    position, skip = cursor.seq, cursor.frame
+    encode = partial(ai_sdk.frames, major)
+    codec, position, skip = f"ai{major}", cursor.seq, cursor.frame
     while True:
-        try:
-            events, upto = await due(session, store, position, plan.run, f"ai{major}", encode)
-        except SessionGone:
-            yield ai_sdk.RESYNC_FRAME
-            return
-        joined = bytearray()
-        for seq, event, frames in events:
-            for data in frames[skip if seq == position else 0 :]:
-                joined += data
-                if data is ai_sdk.RESYNC_FRAME:
-                    settle("resync")
-                    yield bytes(joined)
-                    return
-            if frames:
-                cursor = Cursor(epoch, seq, len(frames))
-            if isinstance(event, RunEnded):
-                reader.hand(cursor)
-                yield bytes(joined) + DONE
-                reader.handed()
-                settle("sent")
+        if position == feed.fresh_seq and not skip:
+            # Who follows live is sent the newest publication, which is joined once for all of them.
+            turn = feed.joined.get((codec, plan.run))
+            if turn is None:
+                fresh = feed.fresh(plan.run)
+                due_now = [(entry.seq, entry.event, encode(epoch, entry.seq, entry.event)) for entry in fresh]
+                turn = feed.joined[codec, plan.run] = _turn(epoch, due_now, feed.last_seq)
+        else:
+            try:
+                events, upto = await due(session, store, position, plan.run, codec, encode)
+            except SessionGone:
+                yield ai_sdk.RESYNC_FRAME
                 return
-            if len(joined) >= PIECE:
-                reader.hand(cursor)
-                yield bytes(joined)
-                reader.handed()
-                joined.clear()
-        if joined:
-            reader.hand(cursor)
-            yield bytes(joined)
+            turn = _turn(epoch, events, upto, position, skip)
+        for piece in turn.pieces:
+            if piece.then == "resync":
+                settle("resync")
+            reader.hand(piece.cursor)
+            yield piece.data
             reader.handed()
-        if upto >= position:
-            position, skip = upto + 1, 0
+            if piece.then == "ended":
+                settle("sent")
+            if piece.then != "more":
+                return
+        if turn.upto >= position:
+            position, skip = turn.upto + 1, 0
         if position <= feed.last_seq and not reader.replaced:
             continue
         ended_at = session.state.runs[plan.run].last_seq
@@ -130,6 +127,46 @@ async def ai_sdk_stream(
         await feed.wait(position, until=reader.ends_at if shim else math.inf)
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is sent in one write. ``cursor``: the place after it, None where it has no id. ``then``: whether more can
+    follow, the run has ended, or the reader has to begin again."""
+
+    data: bytes
+    cursor: Cursor | None
+    then: Literal["more", "ended", "resync"] = "more"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is due for a reader, up to event number ``upto``."""
+
+    pieces: tuple[Piece, ...]
+    upto: int
+
+
+def _turn(epoch: str, events: Sequence[Due], upto: int, first: int = 0, skip: int = 0) -> Turn:
+    """Events as pieces; of event number ``first`` the reader has seen ``skip`` frames."""
+    pieces: list[Piece] = []
+    joined = bytearray()
+    cursor: Cursor | None = None
+    for seq, event, frames in events:
+        for data in frames[skip if seq == first else 0 :]:
+            joined += data
+            if data is ai_sdk.RESYNC_FRAME:
+                return Turn((*pieces, Piece(bytes(joined), cursor, "resync")), upto)
+        if frames:
+            cursor = Cursor(epoch, seq, len(frames))
+        if isinstance(event, RunEnded):
+            return Turn((*pieces, Piece(bytes(joined) + DONE, cursor, "ended")), upto)
+        if len(joined) >= PIECE:
+            pieces.append(Piece(bytes(joined), cursor))
+            joined.clear()
+    if joined:
+        pieces.append(Piece(bytes(joined), cursor))
+    return Turn(tuple(pieces), upto)
+
+
 def _snapshot(live: LiveRun, major: int) -> bytes:
     return live.snapshot(f"ai{major}", lambda fold: ai_sdk.snapshot(major, unfold(fold), live.position))
 
@@ -137,14 +174,10 @@ def _snapshot(live: LiveRun, major: int) -> bytes:
 async def continues(session: LiveSession, store: Store, plan: Tail, major: int) -> bool:
     """False when something after the cursor cannot be told on an open stream: the message was started over, or is
     gone."""
-
-    def encode(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
-        return ai_sdk.frames(major, epoch, seq, event)
-
     first = plan.cursor.seq
     while first <= session.feed.last_seq:
         try:
-            events, upto = await due(session, store, first, plan.run, f"ai{major}", encode)
+            events, upto = await due(session, store, first, plan.run, f"ai{major}", partial(ai_sdk.frames, major))
         except SessionGone:
             return False
         for seq, _, frames in events:
@@ -171,7 +204,7 @@ async def _finished(session: LiveSession, store: Store, run_id: str, major: int)
 
 async def due(
     session: LiveSession, store: Store, first: int, run: str | None, codec: str, encode: Encode
-) -> tuple[list[tuple[int, Event, tuple[bytes, ...]]], int]:
+) -> tuple[list[Due], int]:
     """Published events from number ``first`` on (of one run, or all), with their frames, and the number up to which
     nothing was left out. Cold ones come from the log first; the tail is a slice, taken without an await.
 
@@ -194,16 +227,12 @@ async def due(
             cold.append((seq, event, encode(epoch, seq, event)))
         return cold, upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]
-    return [(entry.seq, entry.event, _cached(entry, codec, epoch, encode)) for entry in warm], feed.last_seq
+    return [(entry.seq, entry.event, _kept(feed, entry, codec, epoch, encode)) for entry in warm], feed.last_seq
 
 
-def _cached(entry: Entry, codec: str, epoch: str, encode: Encode) -> tuple[bytes, ...]:
-    frames = entry.frames.get(codec)
-    if frames is None:
-        frames = encode(epoch, entry.seq, entry.event)
-        # Codecs that differ in what they leave out mostly agree: what they agree on is held once.
-        frames = entry.frames[codec] = next((same for same in entry.frames.values() if same == frames), frames)
-    return frames
+def _kept(feed: Feed, entry: Entry, codec: str, epoch: str, encode: Encode) -> Frames:
+    frames = feed.frames(codec, entry.seq)
+    return feed.keep(codec, entry.seq, encode(epoch, entry.seq, entry.event)) if frames is None else frames
 
 
 async def event_at(session: LiveSession, store: Store, seq: int) -> Event | None:

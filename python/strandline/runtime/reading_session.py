@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from strandline.core.events import Event
 from strandline.core.offset import Cursor
 from strandline.runtime.live import LiveSession, SessionGone
 from strandline.runtime.readers import Reader
-from strandline.runtime.reading import PIECE, due
+from strandline.runtime.reading import PIECE, Due, due
 from strandline.stores.port import Store
 
 TICK = 0.5
@@ -23,6 +24,35 @@ _DELETED = frame({"type": "session-deleted"})
 _REPLACED = frame({"type": "replaced"})
 
 Snapshot = Callable[[], Awaitable[tuple[dict[str, Any], Cursor]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Events joined: what of them is told and the last one that is, and the last one that was left out after that."""
+
+    data: bytes
+    told: tuple[int, Event] | None
+    passed: tuple[int, Event] | None
+
+
+def _pieces(epoch: str, events: Sequence[Due], wanted: Filter, first: int, skip: int) -> list[_Piece]:
+    """Events as pieces of about PIECE bytes; of event number ``first`` the reader has seen ``skip`` chunks."""
+    pieces: list[_Piece] = []
+    joined = bytearray()
+    told: tuple[int, Event] | None = None
+    passed: tuple[int, Event] | None = None
+    for seq, event, frames in events:
+        if skip and seq == first:
+            frames = native.filtered(epoch, seq, event, wanted, skip)
+        if not frames or not wanted.wants(event):
+            passed = (seq, event)
+            continue
+        if len(joined) >= PIECE:
+            pieces.append(_Piece(bytes(joined), told, passed))
+            joined.clear()
+        joined += b"".join(frames)
+        told, passed = (seq, event), None
+    return [*pieces, _Piece(bytes(joined), told, passed)]
 
 
 async def session_stream(
@@ -68,30 +98,35 @@ async def session_stream(
         elif first:
             yield first
             first = b""
-        try:
-            events, upto = await due(session, store, position, None, wanted.key, encode)
-        except SessionGone:
-            yield _DELETED
-            return
-        if len(events) <= upto - position:
-            # Retention has taken some of them: there is no going on from here, only beginning again.
-            fresh = True
-            continue
+        live = position == feed.fresh_seq and not skip
+        pieces: Sequence[_Piece] | None = feed.joined.get((wanted.key, wanted.runs)) if live else None
+        upto = feed.last_seq
+        if pieces is None:
+            try:
+                events, upto = await due(session, store, position, None, wanted.key, encode)
+            except SessionGone:
+                yield _DELETED
+                return
+            if len(events) <= upto - position:
+                # Retention has taken some of them: there is no going on from here, only beginning again.
+                fresh = True
+                continue
+            pieces = _pieces(epoch, events, wanted, position, skip)
+            if live:
+                feed.joined[wanted.key, wanted.runs] = pieces
         joined = bytearray()
-        for seq, event, frames in events:
-            if skip and seq == position:
-                frames = native.filtered(epoch, seq, event, wanted, skip)
-            if frames and wanted.wants(event):
-                joined += b"".join(frames)
-                told, passed = (seq, event), None
-            else:
-                tell_at = feed.time + patience if passed is None else tell_at
-                passed = (seq, event)
+        for piece in pieces:
             if len(joined) >= PIECE and told is not None:
                 reader.hand(native.end(epoch, *told))
                 yield bytes(joined)
                 reader.handed()
                 joined.clear()
+            if piece.data:
+                joined += piece.data
+                told, passed = piece.told, None
+            if piece.passed is not None:
+                tell_at = feed.time + patience if passed is None else tell_at
+                passed = piece.passed
         if upto >= position:
             position, skip = upto + 1, 0
         ends = feed.closed or feed.time >= reader.ends_at

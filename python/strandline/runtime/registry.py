@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -12,6 +11,8 @@ from strandline.core.records import SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import TooMany
 from strandline.runtime.clock import Clock
+from strandline.runtime.counters import Tally
+from strandline.runtime.journal_log import aside
 from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import drop_expired
 from strandline.runtime.readers import Reader, Resting
@@ -19,14 +20,36 @@ from strandline.settings import Settings
 from strandline.stores.port import Store
 from strandline.stores.schema import mint_epoch
 
+logger = logging.getLogger("strandline.session")
+
 ALL_SEQS = 2**62
+
+
+class Place:
+    """What a response holds as long as it lasts (``Registry.place``). Not a generator: there are thousands."""
+
+    __slots__ = ("_counted", "_reader", "_registry", "_session")
+
+    def __init__(self, registry: Registry, session: LiveSession, reader: Reader, counted: bool) -> None:
+        self._registry = registry
+        self._session = session
+        self._reader = reader
+        self._counted = counted
+
+    def __enter__(self) -> Reader:
+        self._registry.enter(self._session, self._reader, self._counted)
+        return self._reader
+
+    def __exit__(self, *_: object) -> None:
+        self._registry.leave(self._session, self._reader)
 
 
 class Registry:
     """The sessions of one store. ``closed``: the server is going away, nothing more will come on any feed."""
 
-    def __init__(self, store: Store, clock: Clock, settings: Settings) -> None:
+    def __init__(self, store: Store, clock: Clock, settings: Settings, tally: Tally) -> None:
         self.store = store
+        self.tally = tally
         self._clock = clock
         self._settings = settings
         self._live: dict[str, LiveSession] = {}
@@ -34,6 +57,7 @@ class Registry:
         self._held: WeakValueDictionary[str, LiveSession] = WeakValueDictionary()
         self._loading: dict[str, asyncio.Task[LiveSession | None]] = {}
         self._resting = Resting()
+        self._readers = 0
         self.closed = False
 
     def in_memory(self) -> list[LiveSession]:
@@ -55,26 +79,45 @@ class Registry:
         session = self._live.get(session_id)
         if session is not None and reader is not None and session.readers.replaces(reader):
             return
-        if sum(len(each.readers) for each in self._live.values()) >= self._settings.max_readers:
+        if self._readers >= self._settings.max_readers:
             raise TooMany("Too many streams are open.", code="too-many-readers", retry_after=5.0)
         if session is not None and len(session.readers) >= self._settings.max_readers_per_session:
             raise TooMany("Too many streams are open on this session.", code="too-many-readers", retry_after=5.0)
 
-    @contextmanager
-    def place(self, session: LiveSession, reader: Reader, *, counted: bool = True) -> Iterator[Reader]:
-        """Be among the session's readers, counted and taken in one step: those who come at the same moment are not all
-        let in. ``counted`` ones may be refused (TooMany), before anything was sent."""
+    def place(self, session: LiveSession, reader: Reader, *, counted: bool = True) -> Place:
+        """A place among the session's readers, counted and taken in one step when it is entered: those who come at the
+        same moment are not all let in. ``counted`` ones may be refused (TooMany), before anything was sent."""
+        return Place(self, session, reader, counted)
+
+    def enter(self, session: LiveSession, reader: Reader, counted: bool) -> None:
+        """See ``place``. Raises TooMany."""
         if not session.feed.deleted:
             self.keep(session)
         if counted:
             self.admit_reader(session.id, reader)
         if self._settings.max_stream_age:
             reader.ends_at = self._clock.monotonic() + self._settings.max_stream_age
+        self.tally.readers_attached += 1
+        self._readers -= len(session.readers)
         session.readers.enter(reader)
-        try:
-            yield reader
-        finally:
-            session.readers.leave(reader, self._clock.now(), self._clock.monotonic() + self._settings.reader_memory)
+        self._readers += len(session.readers)
+
+    def leave(self, session: LiveSession, reader: Reader) -> None:
+        """The reader's connection is over."""
+        self._readers -= len(session.readers)
+        session.readers.leave(reader, self._clock.now(), self._clock.monotonic() + self._settings.reader_memory)
+        self._readers += len(session.readers)
+        self._count_end(session, reader)
+
+    def _count_end(self, session: LiveSession, reader: Reader) -> None:
+        """Of those that did not just leave."""
+        ids = {"session": session.id, "reader": reader.id, "run": reader.run}
+        if reader.replaced:
+            self.tally.readers_replaced += 1
+            logger.debug("reader %s has come again", reader.id, extra={"action": "reader-replaced", **ids})
+        elif reader.dropped:
+            self.tally.readers_dropped += 1
+            logger.info("reader %s did not read and was dropped", reader.id, extra={"action": "reader-dropped", **ids})
 
     def keep(self, session: LiveSession) -> None:
         """Something happened in this session: it is in memory, whoever let go of it meanwhile."""
@@ -87,6 +130,8 @@ class Registry:
         if self._held.get(session.id) is session:
             del self._held[session.id]
         self._resting.take(session.id)
+        self.tally.sessions_deleted += 1
+        aside(_log_deleted, session.id)
 
     def forget_idle(self, now: float) -> None:
         """Let go of sessions that nobody has used for a while."""
@@ -96,6 +141,7 @@ class Registry:
             session.feed.tick(now)
             if session.idle and now - session.touched >= self._settings.session_idle:
                 del self._live[session.id]
+                self.tally.sessions_evicted += 1
                 self._resting.keep(session.id, session.state.record.epoch, session.readers.left)
         self._resting.expire(now)
 
@@ -154,3 +200,7 @@ class Registry:
             record = SessionRecord(session_id, mint_epoch(), owner, now, now, 0)
             session = self._register(SessionState(record), stored=False)
         return session
+
+
+def _log_deleted(session_id: str) -> None:
+    logger.info("session %s was deleted", session_id, extra={"action": "session-deleted", "session": session_id})

@@ -15,11 +15,16 @@ from strandline.core.run import Status
 from strandline.core.session import Change
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending
+from strandline.runtime.journal_log import aside
 from strandline.runtime.live import LiveRun, LiveSession
 from strandline.runtime.session import Sessions
+from strandline.runtime.stopping import DELETED
 from strandline.settings import Settings
 
 logger = logging.getLogger("strandline.runner")
+
+_OUR_REASONS = frozenset({"user", "superseded", DELETED, "agent-abort"})
+"""Reasons of a stop that may be logged. Any other one was made up by a client or by an agent, and may say anything."""
 
 _END_TIMEOUT = 1.0
 """Seconds for writing the ends of runs at shutdown."""
@@ -97,7 +102,11 @@ class Runner:
         """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
         self.sessions.accepting = False
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + grace
+        began = loop.time()
+        deadline = began + grace
+        running = len(self._tasks)
+        extra = {"action": "drain-begun", "runs": running, "grace": grace}
+        logger.info("no new runs are taken; %d may go on for %g s", running, grace, extra=extra)
         while await self._decided(deadline - loop.time()) and self._tasks:
             # A task that has ended stays in the list until its end is published, which the next round waits for.
             await asyncio.wait(set(self._tasks.values()), timeout=max(0.0, deadline - loop.time()))
@@ -110,6 +119,12 @@ class Runner:
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
+        took = round(loop.time() - began, 3)
+        logger.info(
+            "%d runs were still active after the grace",
+            len(ends),
+            extra={"action": "drain-ended", "runs": len(ends), "seconds": took},
+        )
 
     async def _decided(self, seconds: float) -> bool:
         """Wait for what is being decided and committed; False when the time is over."""
@@ -133,7 +148,7 @@ class Runner:
                 "%d runs could not be ended at shutdown; the next start does it: %r",
                 len(failed) + len(late),
                 failed[:1],
-                extra={"action": "shutdown"},
+                extra={"action": "runs-not-ended", "runs": len(failed) + len(late)},
             )
 
     async def _settle(self) -> None:
@@ -142,18 +157,25 @@ class Runner:
         if remaining:
             _, late = await asyncio.wait(remaining, timeout=5.0)
             for task in late:
-                logger.warning("%s does not end", task.get_name(), extra={"action": "task-stuck"})
+                logger.warning(
+                    "%s does not end", task.get_name(), extra={"action": "task-stuck", "task": task.get_name()}
+                )
                 task.cancel()
 
     # ------------------------------------------------------------------ one run
 
     def _launch(self, session: LiveSession, live: LiveRun, run: RunRecord) -> None:
+        self.sessions.tally.runs_started += 1
+        aside(_log_start, run)
         self._deadlines[run.id] = (self._clock.monotonic() + self._settings.run_deadline, session, live)
-        task = asyncio.get_running_loop().create_task(self._run(session, live, run), name=f"strandline-{run.id}")
+        name = f"run {run.id} of session {session.id}"
+        task = asyncio.get_running_loop().create_task(self._run(session, live, run), name=name)
         self._tasks[run.id] = task
         self._keep(task)
 
     def _finished(self, session: LiveSession, run: RunRecord) -> None:
+        self.sessions.tally.runs_ended[run.status.value] += 1
+        aside(_log_end, run)
         self._deadlines.pop(run.id, None)
         task = self._tasks.pop(run.id, None)
         if task is not None and task is not asyncio.current_task():
@@ -177,7 +199,11 @@ class Runner:
             return
         except BaseException as exc:
             # The agent's own errors do not come here; whatever this is, nobody may be left waiting for the end.
-            logger.exception("run %s failed", run.id, extra={"action": "run-failed", "run": run.id})
+            logger.exception(
+                "run %s failed outside of its agent",
+                run.id,
+                extra={"action": "run-failed", "session": session.id, "run": run.id},
+            )
             ending = Ending(Status.FAILED, "agent-error", "The reply failed. Please try again.", after_pending=True)
             self.sessions.enqueue_end(session, live, ending, "server")
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
@@ -191,4 +217,34 @@ class Runner:
         try:
             await self._on_end(session, run)
         except Exception:
-            logger.exception("on_end failed for %s", run.id, extra={"action": "on-end-failed", "run": run.id})
+            logger.exception(
+                "on_end was not called for %s",
+                run.id,
+                extra={"action": "on-end-not-called", "session": session.id, "run": run.id},
+            )
+
+
+def _log_start(run: RunRecord) -> None:
+    logger.debug("run %s started", run.id, extra={"action": "run-started", "session": run.session, "run": run.id})
+
+
+def _log_end(run: RunRecord) -> None:
+    reason = run.reason if run.status is not Status.STOPPED or run.reason in _OUR_REASONS else "other"
+    seconds = max(0, (run.ended_at or run.created_at) - run.created_at) / 1000
+    usage = {name: number for name, number in (run.usage or {}).items() if isinstance(number, int | float)}
+    logger.info(
+        "run %s ended as %s (%s) after %.1f s",
+        run.id,
+        run.status.value,
+        reason,
+        seconds,
+        extra={
+            "action": "run-ended",
+            "session": run.session,
+            "run": run.id,
+            "status": run.status.value,
+            "reason": reason,
+            "seconds": seconds,
+            "usage": usage,
+        },
+    )

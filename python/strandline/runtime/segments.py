@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from strandline.core.records import SessionRecord
-from strandline.runtime.feed import Entry
+from strandline.runtime.feed import Row
 from strandline.runtime.live import LiveSession
 from strandline.settings import Settings
 from strandline.stores.port import Segment
@@ -71,9 +71,9 @@ class Segments:
         plan = Plan(more=len(chosen) < len(self._due))
         segments: list[Segment] = []
         for session in chosen:
-            entries = session.unsegmented()
-            segments.extend(_segments(session.id, entries))
-            plan.upto[session] = entries[-1].seq
+            rows = session.unsegmented()
+            segments.extend(_segments(session.id, rows))
+            plan.upto[session] = rows[-1][0]
         plan.segments = tuple(segments)
         rest = [session.oldest_batch() for session in self._open if session not in plan.upto]
         plan.trim = min([number, *rest]) - 1
@@ -97,16 +97,11 @@ class Segments:
                 self.appended(session, now, ended=not session.live)
 
 
-def _segments(session_id: str, entries: list[Entry]) -> list[Segment]:
-    by_run: dict[str | None, list[Entry]] = {}
-    for entry in entries:
-        by_run.setdefault(entry.run, []).append(entry)
+def _segments(session_id: str, rows: list[Row]) -> list[Segment]:
+    by_run: dict[str | None, list[Row]] = {}
+    for row in rows:
+        by_run.setdefault(row[1], []).append(row)
     return [
-        Segment(
-            session_id,
-            run,
-            max(entry.event.at for entry in group),
-            tuple((entry.seq, entry.blob) for entry in group),
-        )
+        Segment(session_id, run, max(at for *_, at in group), tuple((seq, blob) for seq, _, blob, *_ in group))
         for run, group in by_run.items()
     ]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import Literal
 
 from strandline.errors import NotStarted
+from strandline.runtime import collector
 from strandline.runtime.clock import Clock
+from strandline.runtime.counters import Counters, Tally
 from strandline.runtime.janitor import Janitor
 from strandline.runtime.journal import Journal
+from strandline.runtime.metering import Metered
 from strandline.runtime.runner import Ended, Invoke, Runner
 from strandline.runtime.session import Sessions
 from strandline.runtime.watchdog import Watchdog
@@ -17,6 +21,8 @@ from strandline.settings import Settings
 from strandline.stores.port import Store
 
 logger = logging.getLogger("strandline")
+
+Unready = Literal["starting", "shutting-down", "store-unavailable"]
 
 
 class Service:
@@ -26,12 +32,14 @@ class Service:
         self.store = store
         self.clock = clock
         self.settings = settings
+        self.tally = Tally()
         self._sessions: Sessions | None = None
         self._runner: Runner | None = None
         self._journal: Journal | None = None
         self._janitor: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._watchdog: Watchdog | None = None
+        self._collector = contextlib.ExitStack()
 
     @property
     def sessions(self) -> Sessions:
@@ -45,36 +53,65 @@ class Service:
         return self._sessions
 
     @property
+    def unready(self) -> Unready | None:
+        """Why no new messages are taken just now; None when they are, and can be stored."""
+        if self._sessions is None or self._journal is None:
+            return "starting"
+        if self._draining is not None or not self._sessions.accepting:
+            return "shutting-down"
+        return None if self._journal.takes_commits else "store-unavailable"
+
+    @property
     def ready(self) -> bool:
         """True when new messages are taken and can be stored."""
-        return (
-            self._sessions is not None
-            and self._journal is not None
-            and self._sessions.accepting
-            and self._journal.healthy
+        return self.unready is None
+
+    @property
+    def alive(self) -> bool:
+        """False when only a new process can help: the journal has died of a defect."""
+        return self._journal is None or not self._journal.died
+
+    def counters(self) -> Counters:
+        """What has happened since this object was made, and how things stand. From any thread, at any time."""
+        sessions = self._sessions.in_memory() if self._sessions is not None else []
+        runs = [live for session in sessions for live in list(session.live.values())]
+        return self.tally.reading(
+            active_runs=len(runs),
+            sessions_in_memory=len(sessions),
+            readers=sum(len(session.readers) for session in sessions),
+            pending_bytes=sum(live.pending.size for live in runs),
         )
 
     async def start(self, invoke: Invoke, on_end: Ended) -> None:
         """Open the store, end what an earlier process left unfinished, begin to serve."""
         number = await self.store.open()
+        if self.settings.collector == "calm":
+            self._collector.enter_context(collector.calm())
         try:
             self._runner = Runner(self.clock, self.settings, invoke, on_end)
-            self._journal = Journal(self.store, self.clock, self.settings, self._runner)
-            self._runner.sessions = sessions = Sessions(self.store, self._journal, self.clock, self.settings)
+            metered = Metered(self.store, self.clock, self.tally)
+            self._journal = Journal(metered, self.clock, self.settings, self._runner)
+            self._runner.sessions = sessions = Sessions(
+                self.store, self._journal, self.clock, self.settings, self.tally
+            )
             self._journal.start(number)
             lost = await sessions.recover()
         except BaseException:
             if self._journal is not None:
                 await self._journal.stop()
-            await self.store.close()
+            await self._close()
             raise
         if lost:
-            logger.warning("%d runs of an earlier process ended as lost", lost, extra={"action": "recovered"})
+            self.tally.runs_recovered += lost
+            logger.warning(
+                "%d runs of an earlier process ended as lost", lost, extra={"action": "recovered", "runs": lost}
+            )
         janitor = Janitor(self.store, self._journal, self._runner, sessions, self.clock, self.settings)
         self._janitor = asyncio.get_running_loop().create_task(janitor.run(), name="strandline-janitor")
         self._watchdog = Watchdog()
         self._watchdog.start()
         self._sessions = sessions
+        logger.info("sessions are served", extra={"action": "started", "batch": number})
 
     def drain(self) -> asyncio.Task[None]:
         """Begin to shut down, once: new runs get 503, running ones the grace period (DESIGN §7)."""
@@ -95,8 +132,13 @@ class Service:
         finally:
             # Also when this is cancelled (a second signal): the store's threads would keep the process for ever.
             await self._rest()
-            await self.store.close()
+            await self._close()
         self._sessions = self._runner = self._journal = self._janitor = self._draining = None
+        logger.info("the store is closed", extra={"action": "stopped"})
+
+    async def _close(self) -> None:
+        self._collector.close()
+        await self.store.close()
 
     async def _rest(self) -> None:
         """End what only time drives."""

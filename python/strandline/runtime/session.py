@@ -62,6 +62,8 @@ class Sessions(Submissions):
         reason: str,
     ) -> dict[str, Any]:
         """End a run (PROTOCOL §6.4); the answer is the body of the response."""
+        self.tally.stops += 1
+        began = self._clock.monotonic()
         names = (run, message_id, key)
         session = await self.find(session_id)
         if session is None or not may(session.state.record):
@@ -72,6 +74,8 @@ class Sessions(Submissions):
             )
         except SessionGone:
             return self._remember(session_id, caller, *names, reason)
+        if answer["stopped"]:
+            self.tally.stop_seconds.add(self._clock.monotonic() - began)
         return answer
 
     def _stop(
@@ -225,5 +229,5 @@ class Sessions(Submissions):
         live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
         session.live[run.id] = live
         for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
-            live.replay(epoch, seq, native.decode(line))
+            live.replay(seq, native.decode(line))
         return live

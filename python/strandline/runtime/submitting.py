@@ -16,6 +16,7 @@ from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
 from strandline.runtime.clock import Clock
+from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveSession, SessionGone
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
@@ -39,8 +40,8 @@ class _NeedParts(Exception):
 class Submissions(Registry):
     """The sessions of one store, and what starts runs in them."""
 
-    def __init__(self, store: Store, journal: Journal, clock: Clock, settings: Settings) -> None:
-        super().__init__(store, clock, settings)
+    def __init__(self, store: Store, journal: Journal, clock: Clock, settings: Settings, tally: Tally) -> None:
+        super().__init__(store, clock, settings, tally)
         self.journal = journal
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
         self._starting: dict[str, LiveSession] = {}
@@ -90,6 +91,7 @@ class Submissions(Registry):
             except SessionGone:
                 continue
             else:
+                self.tally.submits += 1
                 return session, session.state.runs[run_id]
 
     async def _fetch(self, session: LiveSession, version: str, known: dict[str, intake.Parts]) -> None:

@@ -16,7 +16,7 @@ from strandline.stores.port import Entry as JournalEntry
 
 @dataclass(slots=True)
 class Work:
-    """What one session adds to a batch."""
+    """What one session adds to a batch; ``runs`` and ``chunks``: what of it their agents have added."""
 
     session: LiveSession
     change: Change
@@ -24,6 +24,7 @@ class Work:
     command: Command | None
     decided: Decided | None
     runs: list[LiveRun]
+    chunks: int
 
     @property
     def deletes(self) -> bool:
@@ -37,16 +38,17 @@ def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch | None:
         return None
     kept = [work for work in works if not work.deletes]
     sessions = {record.id: record for record in plan.sessions}
-    sessions |= {work.session.id: work.change.record for work in kept if work.change.structural}
+    structural = [work.change for work in kept if work.change.structural]
+    sessions |= {change.record.id: change.record for change in structural}
     return Batch(
         number,
         tuple(
-            JournalEntry(work.session.id, work.entries[0].seq, tuple(entry.blob for entry in work.entries))
+            JournalEntry(work.session.id, work.entries[0].seq, tuple([entry.blob for entry in work.entries]))
             for work in kept
         ),
         tuple(sessions.values()),
-        tuple(message for work in kept for message in work.change.messages.values()),
-        tuple(run for work in kept for run in work.change.runs.values()),
+        tuple(message for change in structural for message in change.messages.values()),
+        tuple(run for change in structural for run in change.runs.values()),
         plan.segments,
         plan.trim,
         tuple(work.session.id for work in works if work.deletes),

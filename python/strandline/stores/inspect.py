@@ -15,7 +15,7 @@ from types import TracebackType
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.errors import StoreRefused
-from strandline.stores import schema
+from strandline.stores import lines, schema
 from strandline.stores.faults import refused
 from strandline.stores.lock import FileLock
 from strandline.stores.queries import BEGINNING, MIGRATIONS, SQL
@@ -27,7 +27,6 @@ from strandline.stores.rows import (
     run_from,
     session_from,
     unpack_journal,
-    unpack_segment,
 )
 
 _EVER = 2**63 - 1
@@ -92,7 +91,7 @@ class Inspector:
                 rows = db.execute(SQL["read_log"], (session_id, 0, _EVER))
             else:
                 rows = db.execute(SQL["read_log_of_run"], (session_id, 0, _EVER, run))
-            segments = [list(unpack_segment(raw)) for (raw,) in rows]
+            segments = [list(lines.unpack(raw)) for (raw,) in rows]
             segments.append(list(_journal_events(db, session_id, run)))
         return merged(segments, 0, _EVER)
 

@@ -86,6 +86,12 @@ class Batch:
     trim: int | None = None
     deleted: tuple[str, ...] = ()
 
+    @property
+    def only_entries(self) -> bool:
+        """True when it writes nothing but journal entries: nine of ten do."""
+        changes = self.sessions or self.messages or self.runs or self.segments or self.deleted
+        return bool(self.entries) and not changes and self.trim is None
+
 
 Place = tuple[int, str]
 """Where a page of sessions ended: ``updated_at`` (ms) and ``id`` of its last one."""

@@ -6,11 +6,14 @@ Strandline writes all of its SQL itself; no text of a user is ever part of a sta
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from itertools import chain
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 _HEADER = re.compile(r"^-- ([a-z_]+) --$", re.MULTILINE)
 _ROW = re.compile(r"VALUES (\([?, ]+\))")
@@ -64,12 +67,22 @@ def repeated(name: str, rows: int) -> str:
     return _ROW.sub(lambda match: "VALUES " + ", ".join([match[1]] * rows), SQL[name], count=1)
 
 
-def in_blocks(name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """Arguments for a few ``executemany`` calls that together run ``name`` for all rows, in order."""
+def in_blocks(
+    name: str, records: Sequence[_T], row: Callable[[_T], tuple[Any, ...]]
+) -> Iterator[tuple[str, Iterator[tuple[Any, ...]]]]:
+    """Arguments for a few ``executemany`` calls that together run ``name`` for all records, in order.
+
+    Rows are made when they are taken, which is in the thread of the connection.
+    """
     start = 0
     for size in _BLOCKS:
-        stop = start + (len(rows) - start) // size * size
+        stop = start + (len(records) - start) // size * size
         if stop > start:
-            flat = [tuple(v for row in rows[at : at + size] for v in row) for at in range(start, stop, size)]
-            yield repeated(name, size), flat
+            yield repeated(name, size), _flat(records[start:stop], row, size)
         start = stop
+
+
+def _flat(records: Sequence[_T], row: Callable[[_T], tuple[Any, ...]], size: int) -> Iterator[tuple[Any, ...]]:
+    """The values of ``size`` rows at a time."""
+    for start in range(0, len(records), size):
+        yield tuple(chain.from_iterable(map(row, records[start : start + size])))

@@ -1,7 +1,8 @@
 """How records, journal entries and segments look in the database. Pure: bytes and tuples in, values out.
 
-A journal blob is lines: ``["session",first_seq,count]`` and then that many events, entry after entry.
-A segment blob is lines of ``<seq> <event>``. Events are JSON without a line break, which is checked when packing.
+A journal blob is lines: ``["session",first_seq,count]`` and then that many events, entry after entry; a long one is
+compressed, which its first byte says. A segment blob is the compressed text of ``stores.lines``. Events are JSON
+without a line break, which is checked when packing.
 """
 
 from __future__ import annotations
@@ -15,24 +16,30 @@ import orjson
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
+from strandline.stores import lines
 from strandline.stores.port import Entry, Segment
 
 Row = tuple[Any, ...]
 
-_LEVEL = 3
-"""zlib's level: within a tenth of the size of level 6 for event logs, at a third of its time."""
+_LEVEL = 6
+"""zlib's level for what is kept. It is mostly words, and level 9 is no better at those."""
+
+_JOURNAL_LEVEL = 1
+"""zlib's level for the journal: most of it are ids, at which no level is better, and a commit waits for it."""
+
+_PLAIN_BYTES = 16_384
+"""A journal blob up to this size is written as it is: a few pages, and compressing it costs as much as a commit."""
+
+_PARTS_BYTES = range(1024, 65_537)
+"""Parts of this many bytes are compressed: a reply of common length then leaves room for another on its page. A short
+message has a page with others anyway; a long one fills its pages, and is often a picture, which does not compress."""
 
 _SEGMENT_BYTES = 256 * 1024
 """Segments made from a journal are closed at about this size, so that a read of a few events unpacks little."""
 
 
-def deflate(raw: bytes) -> bytes:
-    """Compress a segment. Runs inside SQLite, in the connection's thread."""
-    return zlib.compress(raw, _LEVEL)
-
-
 def inflate(blob: bytes) -> bytes:
-    """Undo ``deflate``."""
+    """Uncompress a segment, or the parts of a message. Runs inside SQLite, in the connection's thread."""
     return zlib.decompress(blob)
 
 
@@ -56,6 +63,7 @@ def session_from(row: Row) -> SessionRecord:
 
 
 def message_row(record: MessageRecord) -> Row:
+    """To be called in the connection's thread where it matters: parts of common length are compressed."""
     return (
         record.session,
         record.version,
@@ -65,12 +73,13 @@ def message_row(record: MessageRecord) -> Row:
         record.author,
         record.created_at,
         record.run,
-        _json(record.parts),
+        _packed(record.parts),
         _json(record.metadata),
     )
 
 
 def message_from(row: Row) -> MessageRecord:
+    """The message of a row whose parts the query has inflated."""
     *rest, parts, metadata = row
     content = None if parts is None else tuple(orjson.loads(parts))
     return MessageRecord(*[*rest, content, None if metadata is None else orjson.loads(metadata)])
@@ -105,34 +114,38 @@ def run_from(row: Row) -> RunRecord:
     return RunRecord(*[*before, None if usage is None else orjson.loads(usage), ended_at])
 
 
-def pack_journal(entries: Iterable[Entry]) -> bytes:
-    """The blob of one commit. Raises ValueError for an event with a line break."""
-    lines: list[bytes] = []
+def journal_row(number: int, entries: Iterable[Entry]) -> Row:
+    """The row of one commit. Raises ValueError for an event with a line break.
+
+    To be called in the connection's thread, like ``segment_row``: zlib gives the GIL back while it compresses.
+    """
+    written: list[bytes] = []
     for entry in entries:
-        lines.append(orjson.dumps((entry.session, entry.first_seq, len(entry.events))))
-        lines.extend(entry.events)
-    return _joined(lines)
+        written.append(orjson.dumps((entry.session, entry.first_seq, len(entry.events))))
+        written.extend(entry.events)
+    blob = b"\n".join(written)
+    if blob.count(b"\n") != len(written) - 1:
+        raise ValueError("an event must be JSON on one line")
+    return (number, blob if len(blob) <= _PLAIN_BYTES else zlib.compress(blob, _JOURNAL_LEVEL))
 
 
 def unpack_journal(blob: bytes) -> Iterator[Entry]:
-    """The entries of one commit."""
-    lines = iter(blob.split(b"\n"))
-    for header in lines:
+    """The entries of one commit. Raises ValueError or TypeError for a blob that is no journal row's."""
+    if not blob.startswith(b"["):
+        try:
+            blob = zlib.decompress(blob)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+    rows = iter(blob.split(b"\n"))
+    for header in rows:
         session, first_seq, count = orjson.loads(header)
-        yield Entry(session, first_seq, tuple(islice(lines, count)))
+        yield Entry(session, first_seq, tuple(islice(rows, count)))
 
 
 def segment_row(segment: Segment) -> Row:
-    """The row of a segment, its blob not yet deflated. Raises ValueError for an event with a line break."""
-    blob = _joined([b"%d %b" % pair for pair in segment.events])
+    """The row of a segment. Raises ValueError for an event with a line break."""
+    blob = zlib.compress(lines.pack(segment.events), _LEVEL)
     return (segment.session, segment.first_seq, segment.last_seq, segment.run, segment.at, blob)
-
-
-def unpack_segment(raw: bytes) -> Iterator[tuple[int, bytes]]:
-    """The events of an inflated segment."""
-    for line in raw.split(b"\n"):
-        seq, _, event = line.partition(b" ")
-        yield int(seq), event
 
 
 def merged(segments: Iterable[Iterable[tuple[int, bytes]]], first_seq: int, last_seq: int) -> list[tuple[int, bytes]]:
@@ -172,12 +185,12 @@ def segments_from(session: str, events: Mapping[int, bytes]) -> Iterator[Segment
                 start, size = index, 0
 
 
+def _packed(parts: Any) -> str | bytes | None:
+    text = _json(parts)
+    if text is None or len(text) not in _PARTS_BYTES:
+        return text
+    return zlib.compress(text.encode(), _LEVEL)
+
+
 def _json(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
-
-
-def _joined(lines: list[bytes]) -> bytes:
-    blob = b"\n".join(lines)
-    if blob.count(b"\n") != len(lines) - 1:
-        raise ValueError("an event must be JSON on one line")
-    return blob

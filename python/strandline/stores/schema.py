@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from strandline.errors import StoreDamaged, StoreTooNew
+from strandline.stores import lines
 from strandline.stores.faults import refused
 from strandline.stores.queries import MIGRATIONS, SQL, Migration
-from strandline.stores.rows import deflate, inflate, segment_row, segments_from, unpack_journal, unpack_segment
+from strandline.stores.rows import inflate, segment_row, segments_from, unpack_journal
+from strandline.stores.wal import is_damaged
 
 Durability = Literal["full", "normal"]
 
@@ -42,7 +44,6 @@ def mint_epoch() -> str:
 def connect(path: Path) -> sqlite3.Connection:
     """A synchronous connection that knows the functions which the queries use."""
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-    db.create_function("deflate", 1, deflate, deterministic=True)
     db.create_function("inflate", 1, inflate, deterministic=True)
     db.create_function("mint_epoch", 0, mint_epoch)
     return db
@@ -54,9 +55,11 @@ def prepare(path: Path, durability: Durability) -> int:
     Raises StoreTooNew, StoreDamaged or StoreUnavailable; a file that is refused has not been changed.
     """
     try:
+        looked = _look(path)
         with closing(connect(path)) as db:
             version = admit(db, path)
-            _check(db, path)
+            if not looked:
+                _check(db, path)
             db.execute("PRAGMA journal_mode = WAL")
             # FULL whatever the store's durability: the mark below must be on disk before anything is shown that is
             # not, else an unclean end with durability "normal" could not be told from a clean one.
@@ -68,6 +71,9 @@ def prepare(path: Path, durability: Durability) -> int:
             return last
     except sqlite3.Error as error:
         raise refused(error, path) from error
+    except (ValueError, TypeError) as error:
+        # SQLite hands on what it finds; what it finds in a damaged file need not even be text.
+        raise StoreDamaged(f"{path} is damaged, it cannot be read: restore a backup ({error}).") from error
 
 
 def admit(db: sqlite3.Connection, path: Path) -> int:
@@ -155,7 +161,7 @@ def _journal_slice(db: sqlite3.Connection, void: Mapping[str, int]) -> tuple[int
                 if number <= void.get(entry.session, 0):
                     continue
                 pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
-            size += len(blob)
+                size += sum(map(len, entry.events))
             if size >= _SLICE_BYTES:
                 break
     return number, pending
@@ -164,7 +170,7 @@ def _journal_slice(db: sqlite3.Connection, void: Mapping[str, int]) -> tuple[int
 def _settle(db: sqlite3.Connection, session: str, events: dict[int, bytes]) -> None:
     newest = max(events)
     for (raw,) in db.execute(SQL["read_log"], (session, min(events), newest)).fetchall():
-        for seq, _ in unpack_segment(raw):
+        for seq, _ in lines.unpack(raw):
             events.pop(seq, None)
     db.executemany(SQL["put_segment"], map(segment_row, segments_from(session, events)))
     db.execute(SQL["raise_last_seq"], (session, newest))
@@ -179,10 +185,30 @@ def _take_over(db: sqlite3.Connection, durability: Durability) -> None:
         db.execute(SQL["put_meta"], ("process", durability))
 
 
+def _look(path: Path) -> bool:
+    """Check a file that has a WAL before anything is written; False when there is none. A connection that may write
+    moves the WAL into the file when it is closed, and deletes it: what could be restored of a damaged file would be
+    gone."""
+    log = Path(f"{path}-wal")
+    if not (path.is_file() and log.is_file() and log.stat().st_size):
+        return False
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)) as db:
+        if admit(db, path) == 0:
+            return False
+        _check(db, path)
+        left = db.execute(SQL["get_meta"], ("process",)).fetchone()
+        if left is not None and left[0] == "full" and is_damaged(path):
+            raise StoreDamaged(
+                f"{log} is damaged: commits in it that were acknowledged can no longer be read. Restore a backup, or "
+                f"go on with what is left: `strandline new-epoch --db {path}`."
+            )
+    return True
+
+
 def _check(db: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size > _CHECKED_BYTES:
         return
-    verdict = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    verdict = " ".join(db.execute("PRAGMA quick_check(1)").fetchone()[0].split())
     if verdict != "ok":
         raise StoreDamaged(
             f"{path} is damaged ({verdict}): restore a backup, or try `sqlite3 {path} .recover` into a new file."

@@ -1,9 +1,9 @@
 """The default store: one SQLite file, one process (DESIGN §6).
 
 Three connections, each with its own thread: a writer that commits one batch at a time, a reader, and one for WAL
-checkpoints, which run beside the writer and never inside a commit. A commit of journal entries is three calls
-(BEGIN IMMEDIATE, one row, COMMIT): every call is a thread hop of about 100 µs, every SQLite step in a thread may
-have to wait for the GIL, so the number of both is kept small and independent of how much was appended.
+checkpoints, which run beside the writer and never inside a commit. A commit of journal entries is one call (one row,
+a transaction of its own): every call is a thread hop of about 100 µs, every SQLite step in a thread may have to wait
+for the GIL, so the number of both is kept small and independent of how much was appended.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from itertools import starmap
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,32 +23,35 @@ import orjson
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
-from strandline.stores import schema
+from strandline.stores import lines, schema
 from strandline.stores.faults import unavailable
 from strandline.stores.lock import FileLock
 from strandline.stores.port import Batch, Place
 from strandline.stores.queries import BEGINNING, SQL, in_blocks
 from strandline.stores.rows import (
     Row,
-    deflate,
     inflate,
+    journal_row,
     merged,
     message_from,
     message_row,
-    pack_journal,
     run_from,
     run_row,
     segment_row,
     session_from,
     session_row,
-    unpack_segment,
 )
 
-_LOG = logging.getLogger("strandline.stores")
+logger = logging.getLogger("strandline.stores")
 _T = TypeVar("_T")
 
 _LONG_WAL = 16_384
 """Pages (64 MiB). A WAL that stays longer than this is checkpointed with the writer held back, so that it ends."""
+
+_SWEEPS = 20
+_GROWTH = 32 * 1024 * 1024
+"""A checkpoint is only made at every so many calls (10 s), or when the WAL file has grown by so many bytes: most of it
+are journal rows, which are trimmed soon, and a page that is in it several times is copied once."""
 
 _EXPIRED_AT_ONCE = 200
 
@@ -68,11 +72,13 @@ class SqliteStore:
         self, path: str | PathLike[str], *, durability: schema.Durability = "full", lock_wait: float = 5.0
     ) -> None:
         self.path = Path(path)
+        self._wal = Path(f"{path}-wal")
         self._durability: schema.Durability = durability
         self._lock_wait = lock_wait
         self._lock = FileLock(self.path)
         self._turn = asyncio.Lock()
         self._last: int | None = None
+        self._sweeps = self._swept = 0
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
         self._sweeper: aiosqlite.Connection | None = None
@@ -88,7 +94,6 @@ class SqliteStore:
             self._writer = await self._connect(
                 f"PRAGMA synchronous = {self._durability}; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;"
             )
-            await self._writer.create_function("deflate", 1, deflate, deterministic=True)
             self._reader = await self._connect("PRAGMA query_only = ON;")
             await self._reader.create_function("inflate", 1, inflate, deterministic=True)
             self._sweeper = await self._connect("PRAGMA wal_autocheckpoint = 0;")
@@ -152,7 +157,7 @@ class SqliteStore:
             rows = await self._read("read_log", session_id, first_seq, last_seq)
         else:
             rows = await self._read("read_log_of_run", session_id, first_seq, last_seq, run)
-        return merged((unpack_segment(raw) for (raw,) in rows), first_seq, last_seq)
+        return merged((lines.unpack(raw) for (raw,) in rows), first_seq, last_seq)
 
     async def expire(self, before: int) -> int:
         gone = 0
@@ -167,6 +172,11 @@ class SqliteStore:
         db = self._sweeper
         if db is None:
             return
+        size = _size(self._wal)
+        self._sweeps += 1
+        if not truncate and self._sweeps < _SWEEPS and size <= self._swept + _GROWTH:
+            return
+        self._sweeps, self._swept = 0, 0 if truncate else size
         try:
             if not truncate:
                 ((_, pages, _),) = await db.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
@@ -178,7 +188,7 @@ class SqliteStore:
                 await db.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
         except (sqlite3.Error, ValueError) as error:
             # ValueError is aiosqlite's "closed". The WAL only stays longer: the next checkpoint finds it.
-            _LOG.warning("checkpoint of %s failed: %s", self.path, error, extra={"action": "checkpoint_failed"})
+            logger.warning("checkpoint of %s failed: %s", self.path, error, extra={"action": "checkpoint-failed"})
 
     async def _connect(self, pragmas: str) -> aiosqlite.Connection:
         db = await aiosqlite.connect(self.path, timeout=schema.BUSY_SECONDS, isolation_level=None)
@@ -195,6 +205,11 @@ class SqliteStore:
                 return
             db = self._open_writer()
             try:
+                if self._last is not None and batch.only_entries:
+                    # One statement is a transaction of its own, and one call instead of three.
+                    await self._put_entries(db, batch)
+                    self._last = batch.number
+                    return
                 await db.execute_fetchall(SQL["begin"])
                 if self._last is None:
                     # The commit before this one failed or was torn down: the file knows whether it counts.
@@ -213,26 +228,31 @@ class SqliteStore:
             self._last = max(self._last, batch.number)
 
     async def _write(self, db: aiosqlite.Connection, batch: Batch) -> None:
-        if batch.entries:
-            await db.execute_fetchall(SQL["put_journal"], (batch.number, pack_journal(batch.entries)))
-        await self._put(db, "put_sessions", map(session_row, batch.sessions))
-        await self._put(db, "put_messages", map(message_row, batch.messages))
-        await self._put(db, "put_runs", map(run_row, batch.runs))
+        if batch.trim is not None:
+            # First, so that what follows is written over the pages which this has wiped: they reach the disk once.
+            await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
+            await db.execute_fetchall(SQL["trim_erased"], (batch.trim,))
+        if batch.entries and (batch.trim is None or batch.trim < batch.number):
+            await self._put_entries(db, batch)
+        await self._put(db, "put_sessions", batch.sessions, session_row)
+        await self._put(db, "put_messages", batch.messages, message_row)
+        await self._put(db, "put_runs", batch.runs, run_row)
         if batch.segments:
-            # A lazy map: rows are joined in the writer's thread, and deflated there.
+            # A lazy map: rows are packed and compressed in the writer's thread.
             await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
         for session_id in batch.deleted:
             for name in ("erase_messages", "erase_runs", "erase_log", "erase_session"):
                 await db.execute_fetchall(SQL[name], (session_id,))
             await db.execute_fetchall(SQL["put_erased"], (session_id, batch.number))
-        if batch.trim is not None:
-            await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
-            await db.execute_fetchall(SQL["trim_erased"], (batch.trim,))
         if batch.trim is not None or not batch.entries:
             await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
 
-    async def _put(self, db: aiosqlite.Connection, name: str, rows: Iterable[Row]) -> None:
-        for statement, values in in_blocks(name, list(rows)):
+    async def _put_entries(self, db: aiosqlite.Connection, batch: Batch) -> None:
+        """One call; like the segments, the row is made in the writer's thread."""
+        await db.executemany(SQL["put_journal"], starmap(journal_row, ((batch.number, batch.entries),)))
+
+    async def _put(self, db: aiosqlite.Connection, name: str, records: Sequence[_T], row: Callable[[_T], Row]) -> None:
+        for statement, values in in_blocks(name, records, row):
             await db.executemany(statement, values)
 
     async def _expire(self, before: int) -> int:
@@ -270,11 +290,11 @@ class SqliteStore:
                     await self._writer.execute_fetchall(SQL["put_meta"], ("process", "closed"))
                     await self._sweeper.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
             except sqlite3.Error as error:
-                _LOG.warning(
+                logger.warning(
                     "%s could not be closed cleanly, the next start will recover it: %s",
                     self.path,
                     error,
-                    extra={"action": "unclean_close"},
+                    extra={"action": "unclean-close"},
                 )
             finally:
                 await self._let_go()
@@ -295,6 +315,13 @@ class SqliteStore:
 
     def _not_open(self) -> StoreUnavailable:
         return StoreUnavailable(f"The store {self.path} is not open.")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:

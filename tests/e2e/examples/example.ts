@@ -26,7 +26,7 @@ export class Example {
     const chosen = port ?? (await freePort());
     const serve = ["-m", "strandline", "serve", "main:app", "--port", String(chosen)];
     const args = [...serve, "--log-level", "warning"];
-    const example = new Example(new PythonServer(chosen, args, env, "/api/health", directory), directory);
+    const example = new Example(new PythonServer(chosen, args, env, "/api/readyz", directory), directory);
     try {
       await example.server.start();
     } catch (error) {

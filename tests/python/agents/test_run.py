@@ -123,7 +123,7 @@ async def test_plain_agents_do_not_wait_for_one_another() -> None:
         session = await rig.sessions.find("c39")
         assert session.live
         began = time.monotonic()
-        assert (await rig.ask("GET", "/api/health")).status == 200
+        assert (await rig.ask("GET", "/api/readyz")).status == 200
         assert time.monotonic() - began < 1
         for number in range(40):
             assert (await rig.stop(f"c{number}")).json["stopped"] is True

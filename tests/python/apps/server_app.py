@@ -77,7 +77,7 @@ def no_lifespan() -> FastAPI:
     chat.agent(demo_agent)
     outer.mount("/inner", chat.app())
 
-    @outer.get("/api/health")
+    @outer.get("/api/readyz")
     async def health() -> dict[str, bool]:
         return {"ready": True}
 

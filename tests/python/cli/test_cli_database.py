@@ -168,7 +168,8 @@ def test_a_foreign_file_is_refused(say: Any, tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_is_no_error(demo: Server, tmp_path: Path) -> None:
-    post(demo.api, "long", "m", "count to 5000 every 0 ms", whole=True)
+    # Far more than a pipe holds (64 KiB): or it might all be written before the reader goes.
+    post(demo.api, "long", "m", "count to 20000 every 0 ms", whole=True)
     writer = subprocess.Popen(
         [sys.executable, "-m", "strandline", "show", "long", "--events", "--db", str(database(demo))],
         stdout=subprocess.PIPE,

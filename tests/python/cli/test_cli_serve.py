@@ -31,7 +31,7 @@ def reply_in(picture: dict[str, Any]) -> str:
 @pytest.mark.parametrize("target", ["main:chat", "main:app"])
 def test_a_strandline_or_its_application_is_served(here: Path, target: str) -> None:
     with server("serve", target, cwd=here) as started:
-        assert httpx.get(f"{started.api}/health", trust_env=False).json() == {"ready": True}
+        assert httpx.get(f"{started.api}/readyz", trust_env=False).json() == {"ready": True}
         assert '3 "' in post(started.api, "s", "m", "3", whole=True)
         assert f"Serving {target} on http://127.0.0.1:{started.port}" in started.out
         assert started.end(signal.SIGINT) == 0

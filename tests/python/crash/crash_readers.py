@@ -100,6 +100,11 @@ class Reading:
         await until(lambda: self.over or len(self.text.split()) >= upto)
         return self
 
+    async def drop(self) -> None:
+        """The client goes away."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
     async def end(self, timeout: float = 20.0) -> Reading:
         await until(lambda: self.over, timeout)
         self._task.result()

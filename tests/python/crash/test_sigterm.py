@@ -108,7 +108,7 @@ async def test_a_message_during_the_drain_is_refused_with_what_to_do(serve: Serv
         await visitor.ask("c", "count to 2 every 0 ms").end()
         reading = await visitor.ask("long", "count to 100000 every 5 ms").until_text(2)
         async with httpx.AsyncClient(base_url=server.url, timeout=10) as kept:
-            assert (await kept.get("/api/health")).status_code == 200
+            assert (await kept.get("/api/readyz")).status_code == 200
             began = send(server, signal.SIGTERM)
             answers: list[httpx.Response] = []
             while time.monotonic() - began < 2:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
+from rig import running
 from strandline.core.records import SessionRecord
 from strandline.errors import Misconfigured, Unauthorized, Unprocessable
 from strandline.http.auth import (
@@ -281,3 +282,23 @@ def test_the_open_mode_may_not_listen_beyond_loopback(host: str) -> None:
     with pytest.raises(Misconfigured, match="open_on_loopback"):
         refuse_public_bind(open_on_loopback(), host)
     refuse_public_bind(resolve_auth(returning("ann")), host)
+
+
+async def test_what_a_dependency_holds_is_let_go_of_before_the_stream_begins() -> None:
+    held = 0
+
+    async def session_of_the_database() -> AsyncIterator[str]:
+        nonlocal held
+        held += 1
+        try:
+            yield "ann"
+        finally:
+            held -= 1
+
+    async with running(auth=session_of_the_database) as rig:
+        answer, call = await rig.begun()
+        feed = await rig.open("GET", "/api/sessions/c/events")
+        call.say("said")
+        await answer.until(lambda: answer.text == "said")
+        await feed.until(lambda: feed.frames)
+        assert held == 0

@@ -191,6 +191,14 @@ async def test_the_reason_is_in_the_log_and_the_token_is_not(caplog: pytest.LogC
     assert sent not in caplog.text
 
 
+async def test_what_stands_in_a_token_is_not_logged_either(caplog: pytest.LogCaptureFixture) -> None:
+    sent = token(RSA, "RS256", headers={"kid": "swordfish"})
+    with caplog.at_level(logging.DEBUG, "strandline"):
+        await refused(jwt_bearer(lambda kid: {}[kid or ""], algorithms=["RS256"]), sent)
+    assert "KeyError" in caplog.text
+    assert "swordfish" not in caplog.text
+
+
 # --- keys by id -----------------------------------------------------------------------------------------------------
 
 

@@ -107,7 +107,7 @@ async def test_an_unexpected_exception_is_logged_and_its_text_kept_inside(caplog
     [record] = caplog.records
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], KeyError)
-    assert record.__dict__["action"] == "request_failed"
+    assert record.__dict__["action"] == "request-failed"
 
 
 async def test_errors_for_the_caller_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

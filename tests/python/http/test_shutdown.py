@@ -50,7 +50,7 @@ async def test_shutting_down_gives_running_agents_their_grace() -> None:
         refused = await rig.post("d")
         assert (refused.status, refused.code) == (503, "shutting-down")
         assert refused.headers["retry-after"]
-        assert (await rig.ask("GET", "/api/health")).status == 503
+        assert (await rig.ask("GET", "/api/readyz")).status == 503
         assert (await rig.post("c")).status == 200, "attaching starts nothing"
         assert (await rig.history("c"))["activeRun"] is not None
         call.say("finished in time").finish()

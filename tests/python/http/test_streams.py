@@ -9,9 +9,12 @@ import re
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from starlette.middleware.gzip import GZipMiddleware
 
-from rig import SHIM, Answer, Rig, running
+from rig import SHIM, Answer, Client, Rig, running
+from strandline.errors import StrandlineError
 from strandline.http.cors import cors
 from strandline.testing import until
 
@@ -213,6 +216,22 @@ async def test_all_readers_together_are_limited() -> None:
         for answer, call in ((second, two), (third, three)):
             call.finish()
             await answer.end()
+
+
+async def test_a_stream_that_is_refused_is_shown_to_the_applications_own_handler() -> None:
+    async with running(max_readers=1) as rig:
+        answer, call = await rig.begun()
+        app = FastAPI()
+        app.include_router(rig.chat.router, prefix="/api")
+
+        @app.exception_handler(StrandlineError)
+        async def own(_request: Request, error: StrandlineError) -> JSONResponse:
+            return JSONResponse({"own": error.code}, 299)
+
+        refused = await Client(app).ask("GET", "/api/sessions/c/events")
+        assert (refused.status, refused.json) == (299, {"own": "too-many-readers"})
+        call.finish()
+        await answer.end()
 
 
 @pytest.mark.parametrize("shim", [True, False])

@@ -268,4 +268,4 @@ def test_mounted_without_its_lifespan_it_says_what_to_do(serve: Serve) -> None:
         assert (answer.status_code, answer.json()["code"]) == (503, "not-started"), path
         assert "lifespan" in answer.json()["detail"]
         assert answer.headers["retry-after"]
-    assert httpx.get(f"{server.url}/inner/api/health").status_code == 503
+    assert httpx.get(f"{server.url}/inner/api/readyz").status_code == 503

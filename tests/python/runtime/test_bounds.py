@@ -62,7 +62,7 @@ async def test_a_reply_over_the_limit_fails_and_nothing_else_does(way: str, capl
         # The end is stored, and everybody goes on: this session, others, and the writer.
         assert [event["type"] for event in await rig.log("long")][-1] == "run-ended"
         assert (await (await rig.post("short")).end()).text == "short"
-        assert (await rig.ask("GET", "/api/health")).status == 200
+        assert (await rig.ask("GET", "/api/readyz")).status == 200
         await rig.go_cold("long")
         assert (await rig.history("long"))["messages"][-1] == stored
 

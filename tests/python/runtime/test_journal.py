@@ -217,7 +217,7 @@ async def test_a_commit_that_fails_for_a_while_loses_nothing(rig: Rig) -> None:
     await rig.clock.advance(5)
     assert answer.text == ""
     assert not answer.over
-    assert (await rig.ask("GET", "/api/health")).status == 200
+    assert (await rig.ask("GET", "/api/readyz")).status == 200
     rig.store.mend()
     await rig.clock.advance(2)
     call.finish()
@@ -251,8 +251,8 @@ async def test_when_commits_are_given_up_runs_are_cancelled_and_readers_are_told
     assert answer.text == "kept "
     await until(lambda: call.closed)
     assert call.cancelled
-    health = await rig.ask("GET", "/api/health")
-    assert (health.status, health.json) == (503, {"ready": False})
+    health = await rig.ask("GET", "/api/readyz")
+    assert (health.status, health.json) == (503, {"ready": False, "reason": "store-unavailable"})
 
 
 async def test_while_given_up_nothing_new_is_taken_and_reading_still_works(rig: Rig) -> None:
@@ -512,7 +512,7 @@ async def test_a_journal_that_dies_is_not_a_service_that_looks_well(rig: Rig, ca
         call.say("x")
         await answer.end()
     assert "the journal has died" in caplog.text
-    assert (await rig.ask("GET", "/api/health")).status == 503
+    assert (await rig.ask("GET", "/api/readyz")).status == 503
     assert (await rig.post("d", id="u2")).status == 503
 
 

@@ -64,7 +64,7 @@ async def test_a_restart_that_is_cancelled_while_it_waits_counts_and_the_agent_g
     other.say("harmed").finish()
     await other_answer.end()
     assert other_answer.text == "unharmed"
-    assert (await rig.ask("GET", "/api/health")).status == 200
+    assert (await rig.ask("GET", "/api/readyz")).status == 200
     _, third = await rig.begun("e")
     third.finish()
 

@@ -138,7 +138,7 @@ def test_a_snapshot_is_let_go_when_the_run_goes_on_or_ends() -> None:
     assert len(made) == 1
     run.snapshot("other", make)
     assert len(made) == 2
-    run.replay("e", 2, Appended(0, "run", "msg", ({"type": "start-step"},)))
+    run.replay(2, Appended(0, "run", "msg", ({"type": "start-step"},)))
     run.snapshot("form", make)
     assert made[2] > made[1]
     run.end()

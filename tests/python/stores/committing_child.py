@@ -13,9 +13,10 @@ import orjson
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
-from strandline.stores import Batch, Entry, Segment, SqliteStore
+from strandline.stores import Batch, Entry, Segment, SqliteStore, sqlite
 
 SESSIONS = ("s0", "s1", "s2")
+EVER = 2**62
 
 
 def event(session: str, seq: int) -> bytes:
@@ -48,6 +49,22 @@ def batch(number: int, packed: int) -> Batch:
     )
 
 
+async def check_whole(store: SqliteStore, number: int) -> None:
+    """Every batch up to ``number`` is there with all of its parts, and nothing of a later one."""
+    upto = 2 * number
+    if number == 0:
+        assert await store.sessions() == []
+        return
+    for name in SESSIONS:
+        found = await store.events(name, 0, EVER)
+        assert found == [(seq, event(name, seq)) for seq in range(1, upto + 1)]
+        record = await store.session(name)
+        assert record is not None
+        assert (record.last_seq, record.updated_at) == (upto, number)
+        assert [message.parts for message in await store.messages(name, [f"v-{name}"])] == [({"n": number},)]
+        assert [run.last_seq for run in await store.runs(name)] == [number]
+
+
 async def main(path: str, durability: str) -> None:
     store = SqliteStore(path, durability="normal" if durability == "normal" else "full", lock_wait=30)
     number = packed = await store.open()
@@ -65,4 +82,5 @@ async def main(path: str, durability: str) -> None:
 
 
 if __name__ == "__main__":
+    sqlite._SWEEPS = 1  # every call is a checkpoint that a kill can hit
     asyncio.run(main(sys.argv[1], sys.argv[2]))

@@ -14,7 +14,7 @@ import orjson
 
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
-from strandline.stores import Batch, Entry, Segment, SqliteStore
+from strandline.stores import Batch, Entry, Segment, SqliteStore, sqlite
 
 
 def event(life: int, seq: int) -> bytes:
@@ -73,4 +73,5 @@ async def main(path: str) -> None:
 
 
 if __name__ == "__main__":
+    sqlite._SWEEPS = 1  # every call is a checkpoint that a kill can hit
     asyncio.run(main(sys.argv[1]))

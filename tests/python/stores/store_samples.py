@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterable
-from contextlib import closing
+import sys
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import orjson
 
+from strandline.codecs import native
+from strandline.core.events import Appended
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.stores import SqliteStore, Store
 from strandline.stores.port import Batch, Entry, Segment
+
+OLD_SESSION = "INSERT INTO sessions VALUES (?, 'abcd1234', 'ann', 1000, 2000, 3, 'v1', 'A title')"
+"""A session in the columns of the first schema."""
 
 
 def session(id: str = "s1", **changes: Any) -> SessionRecord:
@@ -45,6 +54,16 @@ def event(seq: int, run: str | None = "r1", at: int = 5000) -> bytes:
     if run is not None:
         plain["run"] = run
     return orjson.dumps(plain)
+
+
+def appended(at: int, text: str, run: str = "r1") -> bytes:
+    """One token, as the journal writes it."""
+    return native.encode(Appended(at, run, f"v-{run}", ({"type": "text-delta", "id": "t0", "delta": text},)))
+
+
+def noise(number: int, size: int = 40_000) -> bytes:
+    """An event of about ``size`` bytes that hardly compresses."""
+    return orjson.dumps(b64encode(Random(number).randbytes(size)).decode())
 
 
 def entry(session: str, first: int, last: int, run: str | None = "r1", at: int = 5000) -> Entry:
@@ -84,6 +103,15 @@ def content_of(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def copied(path: Path, to: Path) -> Path:
+    """A database as a crash would leave it at this moment."""
+    for end in ("", "-wal"):
+        Path(f"{to}{end}").unlink(missing_ok=True)
+        if Path(f"{path}{end}").exists():
+            shutil.copyfile(f"{path}{end}", f"{to}{end}")
+    return to
+
+
 def command(*words: str) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
@@ -99,3 +127,24 @@ async def made_and_closed(path: Path, *batches: Batch) -> None:
 async def reopen(store: Store) -> int:
     await store.close()
     return await store.open()
+
+
+LOCK = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN EXCLUSIVE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process holds SQLite's write lock; it lets go when its stdin is closed."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCK, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield other

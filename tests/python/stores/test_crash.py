@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from committing_child import SESSIONS, event
+from committing_child import SESSIONS, check_whole
 from store_samples import entry, events, segment, session
 
 from strandline.errors import StoreDamaged
@@ -37,19 +37,6 @@ def kill_after(child: subprocess.Popen[str], lines: int, pause: float) -> list[s
     child.wait()
     child.stdout.close()
     return [line.strip() for line in said if line.endswith("\n")]
-
-
-async def check_whole(store: SqliteStore, number: int) -> None:
-    """Every batch up to ``number`` is there with all of its parts, and nothing of a later one."""
-    upto = 2 * number
-    for name in SESSIONS:
-        found = await store.events(name, 0, EVER)
-        assert found == [(seq, event(name, seq)) for seq in range(1, upto + 1)]
-        record = await store.session(name)
-        assert record is not None
-        assert (record.last_seq, record.updated_at) == (upto, number)
-        assert [message.parts for message in await store.messages(name, [f"v-{name}"])] == [({"n": number},)]
-        assert [run.last_seq for run in await store.runs(name)] == [number]
 
 
 async def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path) -> None:

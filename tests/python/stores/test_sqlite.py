@@ -16,6 +16,7 @@ from store_samples import (
     entry,
     events,
     message,
+    noise,
     run,
     segment,
     session,
@@ -25,6 +26,7 @@ from store_samples import (
 
 from strandline.errors import StoreInUse, StoreTooNew
 from strandline.stores import SqliteStore
+from strandline.stores.inspect import Inspector
 from strandline.stores.port import Batch, Entry, Segment
 from strandline.stores.queries import MIGRATIONS
 
@@ -119,7 +121,7 @@ async def test_connections_are_set_up_for_durability_and_for_deletion(path: Path
         await store.close()
 
 
-async def test_a_commit_of_entries_is_three_calls(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_of_entries_is_one_call(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     assert store._writer is not None
     real, calls = store._writer._execute, []
 
@@ -129,7 +131,20 @@ async def test_a_commit_of_entries_is_three_calls(store: SqliteStore, monkeypatc
 
     monkeypatch.setattr(store._writer, "_execute", counted)
     await store.commit(Batch(1, entries=tuple(entry(f"s{n}", 1, 50) for n in range(20))))
-    assert len(calls) == 3
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "kind"),
+    [(900, "text"), (990, "text"), (1100, "blob"), (65_000, "blob"), (66_000, "text"), (9_000_000, "text")],
+)
+async def test_parts_of_common_length_are_compressed(store: SqliteStore, path: Path, size: int, kind: str) -> None:
+    record = message(parts=({"text": "✓" + "ab" * (size // 2)},))
+    await store.commit(Batch(1, messages=(record, message("v2"))))
+    assert sql(path, "SELECT typeof(parts) FROM messages ORDER BY version") == [(kind,), ("text",)]
+    assert await store.messages("s1", ["v2", "v1"]) == [message("v2"), record]
+    with Inspector(path) as inspector:
+        assert inspector.messages("s1") == [record, message("v2")]
 
 
 # ------------------------------------------------------------------------------------------------ cancellation
@@ -185,10 +200,40 @@ def test_a_commit_that_is_torn_down_with_its_event_loop_is_whole_or_not_there(pa
 # ------------------------------------------------------------------------------------------------ the WAL
 
 
-async def test_the_wal_does_not_grow_without_bound(store: SqliteStore, path: Path) -> None:
+async def test_a_checkpoint_is_made_at_every_twentieth_call(store: SqliteStore, path: Path) -> None:
+    event = noise(1)
+    await store.commit(Batch(1, entries=(Entry("s1", 1, (event,)),)))
+    before = content_of(path)
+    for _ in range(2):
+        for _ in range(19):
+            await store.checkpoint()
+        assert content_of(path) == before
+        await store.checkpoint()
+        assert len(content_of(path)) > len(before)
+        before = content_of(path)
+        await store.commit(Batch(store._last + 1, entries=(Entry("s1", 2, (event,)),)))  # type: ignore[operator]
+
+
+async def test_a_checkpoint_is_made_when_the_wal_has_grown(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strandline.stores.sqlite._GROWTH", 100_000)
+    sizes = []
+    for number in range(1, 7):
+        await store.commit(Batch(number, entries=(Entry("s1", number, (noise(number),)),)))
+        await store.checkpoint()
+        sizes.append(len(content_of(path)))
+    # The WAL starts over after a checkpoint, inside a file that stays as long as it was.
+    assert sizes[0] == sizes[1] < sizes[2] == sizes[3] == sizes[4]
+
+
+async def test_the_wal_does_not_grow_without_bound(
+    store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strandline.stores.sqlite._SWEEPS", 1)
     wal = path.with_name("chat.db-wal")
     for number in range(1, 301):
-        await store.commit(Batch(number, entries=(Entry("s1", number, (b"7" * 40_000,)),)))
+        await store.commit(Batch(number, entries=(Entry("s1", number, (noise(number),)),)))
         if number % 20 == 0:
             await store.checkpoint()
     assert 0 < wal.stat().st_size < 3_000_000
@@ -201,9 +246,10 @@ async def test_a_long_wal_is_emptied_between_two_commits(
 ) -> None:
     wal = path.with_name("chat.db-wal")
     for number in range(1, 51):
-        await store.commit(Batch(number, entries=(Entry("s1", number, (b"7" * 40_000,)),)))
+        await store.commit(Batch(number, entries=(Entry("s1", number, (noise(number),)),)))
     long = wal.stat().st_size
     monkeypatch.setattr("strandline.stores.sqlite._LONG_WAL", 100)
+    monkeypatch.setattr("strandline.stores.sqlite._SWEEPS", 1)
     async with store._turn:  # as a running commit holds it
         sweeping = asyncio.create_task(store.checkpoint())
         done, _ = await asyncio.wait({sweeping}, timeout=0.1)
@@ -211,8 +257,20 @@ async def test_a_long_wal_is_emptied_between_two_commits(
     await sweeping
     # Now everything is copied, and the next commit starts the WAL over instead of making it longer.
     for number in range(51, 91):
-        await store.commit(Batch(number, entries=(Entry("s1", number, (b"7" * 40_000,)),)))
+        await store.commit(Batch(number, entries=(Entry("s1", number, (noise(number),)),)))
     assert wal.stat().st_size == long
+
+
+async def test_what_trimming_frees_is_written_over_in_the_same_commit(store: SqliteStore, path: Path) -> None:
+    wal = path.with_name("chat.db-wal")
+    pages = []
+    for number in range(1, 31):
+        before = wal.stat().st_size
+        trim = number - 10 if number > 10 else None
+        await store.commit(Batch(number, entries=(Entry("s1", number, (noise(number),)),), trim=trim))
+        pages.append((wal.stat().st_size - before) // 4096)
+    # A row is about 11 pages; if they were wiped after the new row had found its place, it would be twice as many.
+    assert max(pages[15:]) <= max(pages[2:10]) + 6
 
 
 async def test_deleted_content_is_wiped_from_the_files(store: SqliteStore, path: Path) -> None:

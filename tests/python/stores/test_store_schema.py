@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from store_samples import (
+    OLD_SESSION,
+    appended,
     content_of,
     events,
     made_and_closed,
@@ -21,9 +24,9 @@ from store_samples import (
 from strandline.errors import StoreDamaged, StoreRefused, StoreTooNew, StoreUnavailable
 from strandline.stores import SqliteStore, schema
 from strandline.stores.inspect import Inspector
-from strandline.stores.port import Batch
+from strandline.stores.port import Batch, Segment
 from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries, repeated
-from strandline.stores.rows import message_row, pack_journal, run_row
+from strandline.stores.rows import inflate, journal_row, message_row, run_row
 
 EVER = 2**62
 
@@ -101,9 +104,6 @@ def test_every_earlier_schema_is_brought_forward(path: Path, version: int) -> No
         assert fresh.execute("PRAGMA user_version").fetchone() == (MIGRATIONS[-1].version,)
 
 
-OLD_SESSION = "INSERT INTO sessions VALUES (?, 'abcd1234', 'ann', 1000, 2000, 3, 'v1', 'A title')"
-
-
 async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(path: Path) -> None:
     batch = replace(whole_batch(1), sessions=())
     with closing(schema.connect(path)) as db:
@@ -112,7 +112,7 @@ async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(pat
             db.execute(OLD_SESSION, (name,))
         db.execute(repeated("put_messages", 1), message_row(batch.messages[0]))
         db.execute(repeated("put_runs", 1), run_row(batch.runs[0]))
-        db.execute(SQL["put_journal"], (1, pack_journal(batch.entries)))
+        db.execute(SQL["put_journal"], journal_row(1, batch.entries))
     with pytest.raises(StoreRefused, match=r"schema 1.*start the server once"):
         Inspector(path)
     store = SqliteStore(path)
@@ -128,6 +128,29 @@ async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(pat
     await store.close()
     with Inspector(path) as inspector:
         assert inspector.sessions() == [replace(whole, archived=True)]
+
+
+async def test_segments_of_the_second_schema_are_read_and_an_older_strandline_refuses_the_new_ones(path: Path) -> None:
+    texts = [appended(seq, f"word {seq}") for seq in range(1, 6)]
+    with closing(schema.connect(path)) as db:
+        schema.migrate(db, 0, MIGRATIONS[:2])
+        full = b"\n".join(b"%d %b" % pair for pair in enumerate(texts[:3], 1))
+        db.execute(SQL["put_segment"], ("s1", 1, 3, "r1", 5000, zlib.compress(full, 3)))
+        plain = b'["s1",3,2]\n' + b"\n".join(texts[2:4])
+        db.execute(SQL["put_journal"], (7, plain))
+    store = SqliteStore(path)
+    assert await store.open() == 7
+    await store.commit(Batch(8, segments=(Segment("s1", "r1", 5000, ((5, texts[4]), (6, texts[4]))),)))
+    assert await store.events("s1", 0, EVER) == [*enumerate(texts, 1), (6, texts[4])]
+    await store.close()
+    with closing(schema.connect(path)) as db:
+        blobs = [inflate(blob) for (blob,) in db.execute("SELECT blob FROM log ORDER BY first_seq")]
+    assert blobs == [full, b"4 " + texts[3], b"5 " + texts[4] + b"\n+0\nword 5"]
+    # What a Strandline that knows two schemas says to this file.
+    with closing(schema.connect(path)) as db, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:2])
+        with pytest.raises(StoreTooNew, match=r"schema 3, this Strandline knows schemas up to 2"):
+            schema.admit(db, path)
 
 
 def test_a_migration_that_fails_changes_nothing(path: Path) -> None:

@@ -97,8 +97,7 @@ ON CONFLICT (id) DO UPDATE SET
     finish_reason = excluded.finish_reason, usage = excluded.usage, ended_at = excluded.ended_at;
 
 -- put_segment --
--- deflate() runs in the thread of the connection and gives the GIL back while it compresses.
-INSERT INTO log (session, first_seq, last_seq, run, at, blob) VALUES (?, ?, ?, ?, ?, deflate(?));
+INSERT INTO log (session, first_seq, last_seq, run, at, blob) VALUES (?, ?, ?, ?, ?, ?);
 
 -- raise_last_seq --
 -- After a crash the journal may be ahead of the session's row.
@@ -141,12 +140,16 @@ SELECT session, version, message_id, parent, role, author, created_at, run, NULL
 WHERE session = ? ORDER BY rowid;
 
 -- get_messages --
--- One statement for any number of versions: one snapshot, one call.
-SELECT session, version, message_id, parent, role, author, created_at, run, parts, metadata FROM messages
+-- One statement for any number of versions: one snapshot, one call. Parts that are a blob are compressed JSON.
+SELECT session, version, message_id, parent, role, author, created_at, run,
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata
+FROM messages
 WHERE session = ?1 AND version IN (SELECT value FROM json_each(?2));
 
 -- all_messages --
-SELECT session, version, message_id, parent, role, author, created_at, run, parts, metadata FROM messages
+SELECT session, version, message_id, parent, role, author, created_at, run,
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata
+FROM messages
 WHERE session = ? ORDER BY rowid;
 
 -- list_runs --

@@ -1,0 +1,3 @@
+-- Journal rows and the parts of messages may be compressed, and segments may hold columns of times and words
+-- (stores/lines.py). What is there stays as it is and is read as before; the number alone is what changes, so that an
+-- older Strandline, which could not read the new rows, refuses the file instead.
