@@ -66,9 +66,9 @@ async def test_memory_does_not_grow_with_the_number_of_sessions_that_were(
         "memory-over-hours",
         f"{runs} runs, {hours:.1f} h: {blocks[1]} blocks after half of them, {grown:+d} after {sessions} more sessions",
     )
-    # One string that is kept of each session would be one block for each; what differs from rest to rest is about one
-    # session, of some hundred blocks.
-    assert grown < 1_000 + sessions / 4, blocks
+    # At rest one or two sessions more or less may still be held, of some 750 blocks each. One object of the allocator's
+    # that is kept of each session shows over the long run's 10,000; a session that is kept, over the short run's 120.
+    assert grown < 4_000 + sessions / 4, blocks
 
 
 async def at_rest(rig: Rig, chat: str) -> int:
