@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from strandline.codecs.gating import RESYNC, Resync, gate
-from strandline.core.events import Appended, Event, MessageCreated, run_of, to_plain
+from strandline.core.events import (
+    Annotated,
+    Appended,
+    DecisionMade,
+    DecisionRequested,
+    Event,
+    MessageCreated,
+    MessageReplaced,
+    Steered,
+    run_of,
+    shown,
+)
 
 Objects = Iterable[Mapping[str, Any]]
 
@@ -53,16 +64,26 @@ class Filter:
                 chunks = self.chunks(event.chunks) if self.content else []
                 if isinstance(chunks, Resync):
                     return {"type": "resync", "at": event.at, "run": event.run}
-                return {**to_plain(event), "chunks": chunks} if chunks else None
-            case MessageCreated():
-                plain = to_plain(event)
+                return {**shown(event), "chunks": chunks} if chunks else None
+            case MessageCreated() | MessageReplaced() | Steered():
+                plain = shown(event)
                 if not self.content:
                     del plain["parts"]
                 elif not self.reasoning:
                     plain["parts"] = self.parts(event.parts)
                 return plain
+            case DecisionMade():
+                # None of its chunks is one that a client would have to begin again for.
+                chunks = self.chunks(event.chunks) if self.content else []
+                return {**shown(event), "chunks": chunks}
+            case DecisionRequested() | Annotated():
+                plain = shown(event)
+                if not self.content:
+                    plain.pop("input", None)
+                    plain.pop("data", None)
+                return plain
             case _:
-                return to_plain(event)
+                return shown(event)
 
     def chunks(self, chunks: Objects) -> Sequence[Mapping[str, Any]] | Resync:
         """What is left of a list of chunks; RESYNC when this major version cannot be told one of them."""

@@ -46,7 +46,7 @@ async def told(rig: Rig, chat: str = "c", **headers: str) -> Answer:
 
 async def in_store(rig: Rig, chat: str = "c") -> list[Any]:
     store = rig.store
-    runs = await store.runs(chat)
+    runs = (await store.outline(chat)).runs
     return [await store.session(chat), await store.outline(chat), runs, await store.events(chat, 0, 2**62)]
 
 
@@ -251,7 +251,7 @@ async def test_a_message_that_comes_after_the_deletion_starts_a_new_session(busy
     session = await busy.sessions.find("c")
     assert session.state.record.epoch != epoch
     assert [message.message_id for message in session.state.path()] == ["u1", call.run.message_id]
-    assert [run.id for run in await busy.store.runs("c")] == [call.run.id]
+    assert [run.id for run in (await busy.store.outline("c")).runs] == [call.run.id]
 
 
 async def test_a_message_that_comes_before_the_deletion_goes_with_the_session(busy: Rig) -> None:
