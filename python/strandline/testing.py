@@ -273,8 +273,8 @@ class FailingStore:
         self._check()
         return await self.inner.expire(before)
 
-    async def checkpoint(self, *, truncate: bool = False) -> None:
-        await self.inner.checkpoint(truncate=truncate)
+    async def checkpoint(self, *, truncate: bool = False) -> bool:
+        return await self.inner.checkpoint(truncate=truncate)
 
     def _check(self) -> None:
         if self._reads_fail and self._error is not None:

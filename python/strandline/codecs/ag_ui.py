@@ -31,6 +31,9 @@ PROTOCOL_VERSION = "1.0"
 WireId = Callable[[str], str]
 """The id that the wire knows a message version by: for ``parent``, which the log names by its version."""
 
+CHANGED = "strandline.changed"
+"""The name of the event after which a conversation has to be loaded again, unless it was loaded since."""
+
 _USAGE = ("inputTokens", "outputTokens", "totalTokens", "reasoningTokens", "cachedInputTokens", "cacheWriteInputTokens")
 _FINISH_REASONS = {"length": "length", "content-filter": "content_filter"}
 """``tool-calls`` is not among them: to the processor that is the end of a turn, not of a run, and it waits for more."""
@@ -131,6 +134,11 @@ def message_frames(epoch: str, seq: int, event: MessageCreated, wire_id: WireId)
         said.append({"type": "TEXT_MESSAGE_CONTENT", "messageId": event.message_id, "delta": "".join(texts)})
     said.append({"type": "TEXT_MESSAGE_END", "messageId": event.message_id})
     return tuple(frame(each, Cursor(epoch, seq, number)) for number, each in enumerate(said, 1))
+
+
+def changed_frames(epoch: str, seq: int) -> tuple[bytes, ...]:
+    """What is told on the live thread when the conversation has changed otherwise than by going on (PROTOCOL §16.6)."""
+    return (frame({"type": "CUSTOM", "name": CHANGED, "value": {"seq": seq}}, Cursor(epoch, seq, 1)),)
 
 
 def _named(version: str | None, wire_id: WireId) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from strandline.codecs.gating import RESYNC, exceptions, gate
 from strandline.codecs.sse import frame
-from strandline.core.events import Appended, Event, MessageReset, RunEnded, RunStarted
+from strandline.core.events import Appended, Erased, Event, MessageReset, RunEnded, RunStarted
 from strandline.core.offset import Cursor, written
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
@@ -56,7 +56,7 @@ def frames(major: int, epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
         case RunEnded():
             chunk = terminal_chunk(event.status, event.reason, event.error, event.finish_reason)
             return _numbered(major, epoch, seq, (chunk,))
-        case MessageReset():
+        case MessageReset() | Erased():
             return (RESYNC_FRAME,)
         case _:
             return ()

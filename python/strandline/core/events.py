@@ -359,6 +359,9 @@ def shown(event: Event) -> dict[str, Any]:
         plain.pop("body", None)
     elif type(event) is Appended:
         plain.pop("sent", None)
+    elif type(event) is Erased:
+        # What it was cannot be told, and what it did is not known: only a fresh look can say how things stand.
+        plain["type"] = "resync"
     return plain
 
 

@@ -64,16 +64,20 @@ def read_cursor(text: str, state: SessionState) -> Cursor | str:
 
 
 def plan_named(state: SessionState, run_id: str) -> Plan:
-    """A reader that names its run gets the whole of it, whatever its state."""
-    return Whole(run_id) if run_id in state.runs else NOTHING
+    """A reader that names its run gets the whole of it, whatever its state, unless its message was deleted."""
+    return Whole(run_id) if run_id in state.runs and not _is_deleted(state, run_id) else NOTHING
 
 
 def plan_fresh(state: SessionState, owed: str | None) -> Plan:
-    """A reader without cursor gets the newest active run, else the one that it is owed (PROTOCOL §6.6)."""
-    active = state.active()
-    if active:
-        return Whole(active[-1].id)
-    return Whole(owed) if owed is not None and owed in state.runs else NOTHING
+    """A reader without cursor gets the newest active run of the active path, else the one that it is owed (PROTOCOL
+    §6.6), if that is on it."""
+    writing = state.writing()
+    if writing:
+        return Whole(writing[-1].id)
+    if owed is None or owed not in state.runs:
+        return NOTHING
+    shown = any(message.version == state.runs[owed].message for message in state.path())
+    return Whole(owed) if shown else NOTHING
 
 
 def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan | Unresumable:
@@ -85,12 +89,19 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
     run = state.runs.get(at) if at is not None else None
     if event is None or run is None:
         return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
+    if _is_deleted(state, run.id):
+        return Unresumable("The message was deleted.", None)
     if cursor.frame > frames_in(event):
         return Unresumable("The cursor is ahead of this session.", run.id)
     return Tail(run.id, cursor)
 
 
 def fallback(state: SessionState) -> str | None:
-    """The run to show in full to a reader whose cursor says nothing: the newest active one, else the newest."""
-    runs: list[RunRecord] = state.active() or list(state.runs.values())
+    """The run to show in full to a reader whose cursor says nothing: the newest active one of the active path, else the
+    newest that was not deleted."""
+    runs: list[RunRecord] = state.writing() or [run for run in state.runs.values() if not _is_deleted(state, run.id)]
     return runs[-1].id if runs else None
+
+
+def _is_deleted(state: SessionState, run_id: str) -> bool:
+    return state.messages[state.runs[run_id].message].deleted

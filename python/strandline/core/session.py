@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from strandline.core.branch import leaf_without
 from strandline.core.events import (
     Annotated,
     AnnotationRemoved,
@@ -123,6 +124,12 @@ class SessionState:
         """The runs that have not ended, oldest first. Runs end newest last, so a short look from the end is enough."""
         return [run for run in self.runs.values() if run.active]
 
+    def writing(self) -> list[RunRecord]:
+        """The active runs whose message is on the active path, oldest first."""
+        active = self.active()
+        shown = {message.version for message in self.path()} if active else set()
+        return [run for run in active if run.message in shown]
+
     def appended(self, count: int) -> Change:
         """What ``count`` more events change that only append to messages."""
         return Change(self.record, self.last_seq + count, {}, {})
@@ -151,8 +158,8 @@ class SessionState:
                         metadata=event.metadata,
                     )
                     fields |= {"leaf": event.message, "updated_at": event.at}
-                    if self.record.title is None and "title" not in fields and event.role == "user":
-                        fields["title"] = _title(event.parts)
+                    if event.role == "user" and fields.get("title", self.record.title) is None:
+                        fields["title"] = title_of(event.parts)
                 case RunQueued():
                     change.runs[event.run] = RunRecord(
                         id=event.run,
@@ -255,10 +262,15 @@ class SessionState:
                 case MessageReplaced():
                     self._rewrite(change, event.message, (event.parts, event.metadata))
                     fields["updated_at"] = event.at
+                    user = change.messages[event.message].role == "user"
+                    if user and fields.get("title", self.record.title) is None:
+                        fields["title"] = title_of(event.parts)
                 case MessageDeleted():
                     self._rewrite(change, event.message, ((), None))
                     change.messages[event.message] = replace(change.messages[event.message], deleted=True)
                     fields["updated_at"] = event.at
+                    if fields.get("leaf", self.record.leaf) == event.message:
+                        fields["leaf"] = leaf_without({**self.messages, **change.messages}, event.message)
                 case Annotated():
                     change.annotations[event.annotation] = AnnotationRecord(
                         session=self.record.id,
@@ -299,6 +311,16 @@ class SessionState:
                 self.annotations.pop(annotation_id, None)
             else:
                 self.annotations[annotation_id] = annotation
+        for message in change.messages.values():
+            if message.deleted:
+                self._let_go(message.version)
+
+    def _let_go(self, version: str) -> None:
+        """Nothing of what was said in, for or about a message that was deleted stays."""
+        self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
+        self.annotations = {id: each for id, each in self.annotations.items() if each.message != version}
+        for run in [run for run in self.runs.values() if run.body is not None and version in (run.message, run.parent)]:
+            self.runs[run.id] = replace(run, body=None)
 
     def _rewrite(self, change: Change, version: str, content: Content) -> None:
         message = change.messages.get(version) or self.messages[version]
@@ -322,7 +344,7 @@ def decided_value(event: DecisionMade) -> dict[str, Any]:
     return value if event.reason is None else {**value, "reason": event.reason}
 
 
-def _title(parts: Iterable[Mapping[str, Any]]) -> str | None:
+def title_of(parts: Iterable[Mapping[str, Any]]) -> str | None:
     text = " ".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
     line = " ".join(text.split())
     if not line:

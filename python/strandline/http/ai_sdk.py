@@ -121,7 +121,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 plan = plan_tail(session.state, cursor, event)
                 if isinstance(plan, Tail) and not await continues(session, service.store, plan, major):
                     plan = Unresumable("The reply was started over after the cursor.", plan.run)
-            if isinstance(plan, Unresumable) and named is not None and named in session.state.runs:
+            if isinstance(plan, Unresumable) and named is not None and plan_named(session.state, named) is not NOTHING:
                 plan = Unresumable(plan.why, named)
         elif named is not None:
             plan = plan_named(session.state, named)
@@ -151,7 +151,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
-        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
+        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}, "branches": {}})
         if session is None:
             return nothing
         try:
@@ -165,6 +165,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "activeRun": active_plain(active),
                 "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
+                "branches": {message_id: place.plain() for message_id, place in history.branches.items()},
             },
             headers={"Cache-Control": "no-store"},
         )

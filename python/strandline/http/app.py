@@ -16,9 +16,10 @@ from fastapi import APIRouter, FastAPI
 from strandline.agents.invoke import Agent, call
 from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
+from strandline.core.intake import Incoming
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, doctor, health, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, doctor, editing, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -108,6 +109,33 @@ class Strandline:
         read = [incoming(message, trusted=True) for message in messages]
         return await self.service.sessions.import_messages(check_id(session, "session"), user, read, title)
 
+    async def replace_message(
+        self, session: str, message: str, parts: Sequence[Mapping[str, Any]], *, metadata: Any = None
+    ) -> None:
+        """Let a finished message, a reply too, say something else from now on, on every device. ``message``: its id,
+        or its version. What it said before is erased from the store (``docs/branches.md``).
+
+        Raises NotFound, Conflict (``message-active``) while it is being written, Unprocessable for bad parts.
+        """
+        body = {"parts": list(parts), "metadata": metadata}
+
+        def to_say(known_as: str) -> Incoming:
+            return editing.said(body, known_as, trusted=True)
+
+        await self.service.sessions.replace_message(
+            check_id(session, "session"), message, to_say, "server", _anybody, any_role=True
+        )
+
+    async def delete_message(self, session: str, message: str) -> None:
+        """Delete a message and what it said. What still writes it is stopped. Raises NotFound."""
+        await self.service.sessions.delete_message(check_id(session, "session"), message, "server", _anybody)
+
+    async def purge(self) -> bool:
+        """Have what was deleted gone from the disk when this returns, not only from what can be read: True when it is.
+
+        False where something else reads the file just now (a backup): try again later."""
+        return await self.service.purge()
+
     # ------------------------------------------------------------------ how it is put into an application
 
     def app(self, *, prefix: str = "/api", origins: Sequence[str] = (), title: str = "Strandline") -> FastAPI:
@@ -152,6 +180,7 @@ class Strandline:
     def _router(self) -> APIRouter:
         identify = identity_dependency(self.auth)
         routes = APIRouter(lifespan=self.lifespan)
+        routes.include_router(editing.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(
             sessions.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/sessions"
         )
@@ -190,6 +219,10 @@ class Strandline:
             if isinstance(outcome, BaseException):
                 extra = {"action": "on-end-failed", "session": session.id, "run": run.id}
                 logger.error("on_end failed for %s", run.id, exc_info=outcome, extra=extra)
+
+
+def _anybody(_: SessionRecord | None) -> bool:
+    return True
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

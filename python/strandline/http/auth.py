@@ -32,10 +32,12 @@ DEVICE_QUERY = "device"
 class Action(StrEnum):
     """What somebody wants to do with a session (LIST: with the list of their sessions).
 
-    MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT."""
+    MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT, which
+    is also to go to another branch. EDIT is to change and to delete messages that are there."""
 
     READ = "read"
     SUBMIT = "submit"
+    EDIT = "edit"
     STOP = "stop"
     LIST = "list"
     MANAGE = "manage"

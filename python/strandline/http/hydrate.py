@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from strandline.codecs.ag_ui_messages import ui_messages
+from strandline.core.branch import branches
 from strandline.core.paging import Page, page_of
-from strandline.core.records import MessageRecord
+from strandline.core.records import MessageRecord, RunRecord
 from strandline.errors import Unprocessable
 from strandline.runtime.live import LiveSession
 from strandline.runtime.thread_ag_ui import place_after_history, renewals
@@ -19,26 +22,45 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
     ``cursor``, is sent all of it. ``session`` is None for one that does not exist, as far as the caller may know."""
     if session is None:
         _page([], limit, before)
-        return _answer([], None, None, None, None)
+        return {**_answer([], [], None, None, None), "branches": {}, "seq": 0}
     renewed = await renewals(session, store)
-    # The active run, the path and the cursor are read together, without an await; stored messages do not change.
-    runs = session.state.active()
-    writing = {run.message for run in runs}
-    path = [message for message in session.state.path() if message.version not in writing]
+    # The active run, the path and the cursor are read together, without an await, and again where a message was erased
+    # while the store was asked.
+    state, erasures, seq = session.state, session.feed.erasures, session.feed.last_seq
+    runs, whole = state.writing(), state.path()
+    writing = {run.message for run in state.active()}
+    path = [message for message in whole if message.version not in writing]
+    places = {id: place.plain() for id, place in branches(state.messages, whole).items()}
     cursor = str(place_after_history(session, renewed))
     chosen = _page(path, limit, before)
     stored = await store.messages(session.id, [message.version for message in chosen.messages])
     if session.feed.deleted:
         return await hydrated(None, store, None, None)
+    if session.feed.erasures != erasures or any(message.deleted for message in stored):
+        await asyncio.sleep(0)  # what the store has already is published in a moment
+        return await hydrated(session, store, limit, before)
     leaf = path[-1].message_id if path else None
-    return _answer(stored, runs[-1].id if runs else None, chosen.before, cursor, leaf)
+    answer = _answer([_placed(message, places) for message in stored], runs, chosen.before, cursor, leaf)
+    return {**answer, "branches": places, "seq": seq}
+
+
+def _placed(message: MessageRecord, places: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A message as the wire has it, with its place among its siblings (PROTOCOL §16.1)."""
+    shown = ui_messages(message, _iso(message.created_at))
+    if message.message_id in places:
+        first = shown[0]
+        metadata = first.get("metadata", {})
+        about = {**metadata.get("strandline", {}), "branch": places[message.message_id]}
+        first["metadata"] = {**metadata, "strandline": about}
+    return shown
 
 
 def _answer(
-    messages: list[MessageRecord], run: str | None, older: str | None, cursor: str | None, leaf: str | None
+    messages: list[list[dict[str, Any]]], runs: list[RunRecord], older: str | None, cursor: str | None, leaf: str | None
 ) -> dict[str, Any]:
+    run = runs[-1].id if runs else None
     return {
-        "messages": [shown for message in messages for shown in ui_messages(message, _iso(message.created_at))],
+        "messages": [shown for message in messages for shown in message],
         "activeRun": {"runId": run} if run is not None else None,
         "interrupts": None,
         "page": {"truncated": True, "cursor": older} if older is not None else {"truncated": False},

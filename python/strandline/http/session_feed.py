@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,8 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.codecs.filters import Filter
-from strandline.core.events import frames_in
+from strandline.core.branch import branches
+from strandline.core.events import Erased, frames_in
 from strandline.core.ids import check_id
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
@@ -108,9 +110,9 @@ async def view(
     """Everything about a session at one offset (PROTOCOL §8.8), for orjson: what is being written comes from memory,
     the rest from the store.
 
-    The offset, the outline and the folds are taken together, without an await; stored messages do not change. Raises
-    SessionGone when they were deleted meanwhile."""
-    state = session.state
+    The offset, the outline and the folds are taken together, without an await, and again where a message was erased
+    while the store was asked. Raises SessionGone when the session was deleted meanwhile."""
+    state, erasures = session.state, session.feed.erasures
     cursor = session.feed.cursor(state.record.epoch)
     active = [
         {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted)}
@@ -123,6 +125,7 @@ async def view(
     data = {
         "session": session_plain(state.record, state.active()),
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
+        "branches": {id: place.plain() for id, place in branches(state.messages, path).items()},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
@@ -133,6 +136,9 @@ async def view(
     stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
     if session.feed.deleted:
         raise SessionGone(session.id)
+    if session.feed.erasures != erasures or any(message.deleted for message in stored):
+        await asyncio.sleep(0)  # what the store has already is published in a moment
+        return await view(session, store, wanted, last, reader_id)
     contents = {message.version: message for message in stored}
     shown: list[Any] = []
     for message in path:
@@ -167,7 +173,7 @@ def _shown(state: SessionState, wanted: Filter, last: int | None) -> tuple[list[
         return [], False
     if wanted.runs is not None:
         versions = {state.runs[run].message for run in wanted.runs}
-        path = [message for message in state.messages.values() if message.version in versions]
+        path = [each for each in state.messages.values() if each.version in versions and not each.deleted]
     else:
         path = state.path()
     if last is None or last >= len(path):
@@ -184,7 +190,9 @@ async def _going_on(session: LiveSession, store: Store, presented: str | None) -
     if cursor == session.feed.cursor(session.state.record.epoch):
         return cursor
     event = await event_at(session, store, cursor.seq)
-    return cursor if event is not None and cursor.frame <= frames_in(event) else None
+    if event is None or isinstance(event, Erased):
+        return None
+    return cursor if cursor.frame <= frames_in(event) else None
 
 
 def _wanted(request: Request, session: LiveSession, default_major: int) -> Filter:

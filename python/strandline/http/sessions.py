@@ -95,6 +95,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 },
                 "activeRun": active_plain(found.active),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
+                "branches": {message_id: place.plain() for message_id, place in found.branches.items()},
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
             },

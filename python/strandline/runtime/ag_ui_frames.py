@@ -14,7 +14,15 @@ from weakref import WeakKeyDictionary
 
 from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
-from strandline.core.events import Event, MessageCreated, RunEnded, run_of
+from strandline.core.events import (
+    BranchSelected,
+    Event,
+    MessageCreated,
+    MessageDeleted,
+    MessageReplaced,
+    RunEnded,
+    run_of,
+)
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.runtime.feed import Entry, Feed
@@ -95,10 +103,8 @@ async def told(
     for entry in entries:
         if feed.frames(_FRAMES, entry.seq) is not None:
             continue
-        if isinstance(entry.event, MessageCreated):
-            feed.keep(_FRAMES, entry.seq, _message(session, entry.seq, entry.event))
-        elif entry.run is None:
-            feed.keep(_FRAMES, entry.seq, ())
+        if entry.run is None:
+            feed.keep(_FRAMES, entry.seq, _of_session(session, entry.seq, entry.event))
         else:
             await encoded(session, store, session.state.runs[entry.run], entry.seq)
     found = [_of(feed, entry) for entry in entries]
@@ -145,17 +151,15 @@ async def _from_log(
 ) -> tuple[list[Told], int]:
     upto = min(session.feed.first_seq, session.feed.last_seq + 1, first + PAGE) - 1
     found: list[Told] = []
-    size = 0
+    size, erasures = 0, session.feed.erasures
     lines = await store.events(session.id, first, upto, run.id if run is not None else None)
     if session.feed.deleted:
         raise Expired  # what the log has under this id may be somebody else's by now
     for seq, line in lines:
         event = native.decode(line)
         run_id = run_of(event)
-        if isinstance(event, MessageCreated):
-            found.append(Told(seq, event, _message(session, seq, event)))
-        elif run_id is None:
-            found.append(Told(seq, event, ()))
+        if run_id is None:
+            found.append(Told(seq, event, _of_session(session, seq, event)))
         else:
             if run_id not in own:
                 own[run_id] = await _before(session, store, session.state.runs[run_id], seq)
@@ -168,6 +172,8 @@ async def _from_log(
             size = 0
             await asyncio.sleep(0)
     await asyncio.sleep(0)  # not every store makes its callers wait
+    if session.feed.erasures != erasures:
+        raise Expired  # what was read may have been deleted meanwhile
     return found, upto
 
 
@@ -192,8 +198,16 @@ async def _log(
     return [(seq, native.decode(line)) for seq, line in lines]
 
 
-def _message(session: LiveSession, seq: int, event: MessageCreated) -> tuple[bytes, ...]:
-    return ag_ui.message_frames(session.state.record.epoch, seq, event, wire_id(session))
+def _of_session(session: LiveSession, seq: int, event: Event) -> tuple[bytes, ...]:
+    """What belongs to no run: a whole message, or that what was told before is not how things stand."""
+    epoch = session.state.record.epoch
+    match event:
+        case MessageCreated():
+            return ag_ui.message_frames(epoch, seq, event, wire_id(session))
+        case BranchSelected() | MessageReplaced() | MessageDeleted():
+            return ag_ui.changed_frames(epoch, seq)
+        case _:
+            return ()
 
 
 def _of(feed: Feed, entry: Entry) -> Told | None:

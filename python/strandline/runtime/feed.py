@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from strandline.codecs import native
@@ -61,7 +61,9 @@ class Entry:
 class Feed:
     """The tail. ``first_seq`` is the oldest event that is still in memory, ``fresh_seq`` the first one of the newest
     publication, ``last_seq`` the newest published one; ``time`` is the monotonic time of the last tick. ``joined`` is
-    for readers to share what they make of the newest publication, by codec and by the runs that they follow."""
+    for readers to share what they make of the newest publication, by codec and by the runs that they follow.
+    ``erasures`` counts how often something that was published has been taken back: whoever waited meanwhile looks
+    again."""
 
     __slots__ = (
         "_due",
@@ -73,6 +75,7 @@ class Feed:
         "_waiters",
         "closed",
         "deleted",
+        "erasures",
         "failure",
         "fresh_seq",
         "joined",
@@ -89,6 +92,7 @@ class Feed:
         self._last_frame = 1
         self.closed = False
         self.deleted = False
+        self.erasures = 0
         self.failure: str | None = None
         self.notices = 0
         self.fresh_seq = last_seq + 1
@@ -175,6 +179,19 @@ class Feed:
             self._fresh = self._fresh[len(self._fresh) - len(self._rows) :]
             self.fresh_seq = self.first_seq
             self.joined.clear()
+
+    def erase(self, left: Callable[[int, bytes], bytes]) -> None:
+        """Take back what messages have said: ``left`` says what remains of an event's bytes."""
+        self.erasures += 1
+        self.joined.clear()
+        for index, (seq, run, blob, batch, at) in enumerate(self._rows):
+            remains = left(seq, blob)
+            if remains is not blob:
+                self._rows[index] = (seq, run, remains, batch, at)
+                self._size += len(remains) - len(blob)
+                for kept in self._frames.values():
+                    kept.pop(seq, None)
+        self._fresh = [Entry.of(row) for row in self._rows[len(self._rows) - len(self._fresh) :]] if self._fresh else ()
 
     async def wait(self, seq: int, notices: int | None = None, until: float = math.inf) -> None:
         """Return when there is something to look at: event ``seq``, an end or a failure of the feed, with ``notices``

@@ -1,13 +1,16 @@
 """What a session has said so far, from one snapshot: the outline is taken without an await, the contents follow.
 
-Stored messages of ended runs do not change, so reading them after the outline was taken shows the same moment.
+Stored messages of ended runs only change by an erasure, so reading them after the outline was taken shows the same
+moment unless there was one meanwhile: then it is taken again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from strandline.core.branch import Place, branches
 from strandline.core.offset import Cursor
 from strandline.core.paging import page_of
 from strandline.core.records import MessageRecord, RunRecord
@@ -22,7 +25,8 @@ class History:
     """Finished messages of the active path, with the runs that wrote them by message id, and the run that is writing.
 
     ``cursor`` is the offset of the snapshot: what follows it, the whole of what is being written included, is not in
-    ``messages``. ``before`` and ``after`` are the ids to ask for the page before and after with.
+    ``messages``. ``before`` and ``after`` are the ids to ask for the page before and after with. ``active``: the newest
+    run that writes on the active path. ``branches``: of the messages here and of those that are being written.
     """
 
     messages: list[MessageRecord]
@@ -31,6 +35,7 @@ class History:
     cursor: Cursor
     before: str | None = None
     after: str | None = None
+    branches: dict[str, Place] = field(default_factory=dict)
 
 
 async def history(session: LiveSession, store: Store) -> History:
@@ -43,19 +48,24 @@ async def page(
 ) -> History:
     """One page of the active path (PROTOCOL §8.6). Raises Unprocessable for a ``before`` or ``after`` that is not on
     it, NotFound for a session that was deleted meanwhile."""
-    state = session.state
-    active = state.active()
-    found = page_of(state.path(), {run.message for run in active}, limit, before=before, after=after)
+    state, erasures = session.state, session.feed.erasures
+    active, shown, path = state.active(), state.writing(), state.path()
+    found = page_of(path, {run.message for run in active}, limit, before=before, after=after)
     if found is None:
         name = "before" if before is not None else "after"
         raise Unprocessable(f"`{name}` is not a message of this conversation (any more).", code="unknown-message")
     epoch = state.record.epoch
     cursor = Cursor(epoch, active[0].first_seq, 0) if active else session.feed.cursor(epoch)
     runs = _runs_of(state, found.messages)
+    listed = {*(message.version for message in found.messages), *(run.message for run in shown)}
+    places = branches(state.messages, [message for message in path if message.version in listed])
     messages = await store.messages(session.id, [message.version for message in found.messages])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
-    return History(messages, runs, active[-1] if active else None, cursor, found.before, found.after)
+    if session.feed.erasures != erasures or any(message.deleted for message in messages):
+        await asyncio.sleep(0)  # what the store has already is published in a moment
+        return await page(session, store, limit, before=before, after=after)
+    return History(messages, runs, shown[-1] if shown else None, cursor, found.before, found.after, places)
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

@@ -72,6 +72,7 @@ class Journal:
         self._stopping = False
         self._stopped = False
         self._barriers: list[asyncio.Future[None]] = []
+        self._settling: list[asyncio.Future[None]] = []
         self._writing: list[Work] = []
         self._number = 0
         self._window = settings.first_window
@@ -110,6 +111,7 @@ class Journal:
             await self._task
         self._task = None
         self._stopped = True
+        self._end_settling(ShuttingDown("The server is shutting down."))
         for command in self._waiting(self._writing):
             refuse(command, ShuttingDown("The server is shutting down."))
 
@@ -121,6 +123,28 @@ class Journal:
         self._barriers.append(passed)
         self._wakeup.set()
         await passed
+
+    async def settle(self) -> None:
+        """Return when all that is published is in segments, and nothing of it in the store's journal. Raises
+        Unavailable."""
+        if self._stopping or self._task is None:
+            raise ShuttingDown("The server is shutting down.")
+        if not self.healthy:
+            raise StoreUnavailable("The store cannot be written just now; try again soon.")
+        self._segments.settle(self._number + 1)  # a commit may be under way
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._settling.append(settled)
+        self._wakeup.set()
+        await settled
+
+    def _end_settling(self, error: Exception | None = None) -> None:
+        for settled in self._settling:
+            if not settled.done():
+                if error is None:
+                    settled.set_result(None)
+                else:
+                    settled.set_exception(error)
+        self._settling.clear()
 
     def mark(self, session: LiveSession) -> None:
         """Something of ``session`` waits for a commit."""
@@ -186,6 +210,8 @@ class Journal:
             if committed:
                 self._publish(works)
                 self._segments.written(plan, self._clock.monotonic())
+                if self._segments.settled:
+                    self._end_settling()
             else:
                 self._give_up(works)
             self._writing = []
@@ -214,6 +240,7 @@ class Journal:
                 refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
             self._listener.gave_up()
             self._pass_barriers()
+            self._end_settling(StoreUnavailable("The store cannot be written just now; try again soon."))
 
     def _waiting(self, works: Iterable[Work]) -> list[Command]:
         """Every command that waits, taken from where it waits; those of ``works`` come first."""
@@ -340,7 +367,8 @@ class Journal:
                 self._segments.forget(session)
             else:
                 ended = work.change.structural and any(not run.active for run in work.change.runs.values())
-                self._segments.appended(session, now, ended=ended)
+                erased = work.decided is not None and bool(work.decided.erases)
+                self._segments.appended(session, now, ended=ended or erased)
             for live in work.runs:
                 live.pending.release()
             if work.command is not None and work.decided is not None:
@@ -368,6 +396,7 @@ class Journal:
                 self.mark(work.session)
             return
         aside(journal_log.lost)
+        self._end_settling(StoreUnavailable("The store cannot be written just now; try again soon."))
         for command in self._waiting(works):
             refuse(command, StoreUnavailable("The store cannot be written just now; try again soon."))
         self._listener.gave_up()

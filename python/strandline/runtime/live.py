@@ -7,9 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import orjson
+
 from strandline.core.coalesce import Coalescer
+from strandline.core.erasing import Erasure, without
 from strandline.core.events import Appended, Event, MessageReset, RunStarted
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
@@ -141,7 +145,7 @@ class Decided:
 
     ``caller`` is that of the runs that the events queue. ``answer`` is called after the commit, in the same step that
     publishes the events. ``deletes``: the same commit deletes the session, with these events and all others. ``folds``:
-    by run, what the message says that a continuation goes on with.
+    by run, what the message says that a continuation goes on with. ``erases``: what messages have said until then.
     """
 
     events: tuple[Event, ...]
@@ -150,6 +154,7 @@ class Decided:
     caller: Caller | None = None
     deletes: bool = False
     folds: Mapping[str, FoldState] = field(default_factory=dict)
+    erases: tuple[Erasure, ...] = ()
 
 
 class Command:
@@ -255,6 +260,13 @@ class LiveSession:
         for run in change.runs.values():
             if not run.active and (live := self.live.pop(run.id, None)) is not None:
                 live.end()
+        for what in decided.erases if decided is not None else ():
+            self.feed.erase(partial(_left, what))
         if entries:
             self.feed.publish(entries)
         return [live for live in broken if live.id in self.live]
+
+
+def _left(what: Erasure, seq: int, blob: bytes) -> bytes:
+    left = without(orjson.loads(blob), seq, what)
+    return blob if left is None else orjson.dumps(left)

@@ -18,7 +18,9 @@ from strandline.codecs import ai_sdk, native
 from strandline.codecs.sse import DONE, OPENING
 from strandline.core.events import Event, RunEnded
 from strandline.core.offset import Cursor
+from strandline.core.records import RunRecord
 from strandline.core.replay import Tail, Whole
+from strandline.core.session import Content
 from strandline.core.unfold import unfold, unfold_message
 from strandline.runtime.feed import Entry, Feed, Frames
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
@@ -69,7 +71,7 @@ async def ai_sdk_stream(
         yield OPENING
         try:
             whole = await _finished(session, store, plan.run, major)
-        except SessionGone:
+        except (SessionGone, MessageGone):
             yield ai_sdk.RESYNC_FRAME
             return
         reader.hand(Cursor(epoch, session.state.runs[plan.run].last_seq or 1, 1))
@@ -81,6 +83,7 @@ async def ai_sdk_stream(
     encode = partial(ai_sdk.frames, major)
     codec, position, skip = f"ai{major}", cursor.seq, cursor.frame
     while True:
+        erasures = feed.erasures
         if position == feed.fresh_seq and not skip:
             # Who follows live is sent the newest publication, which is joined once for all of them.
             turn = feed.joined.get((codec, plan.run))
@@ -94,8 +97,14 @@ async def ai_sdk_stream(
             except SessionGone:
                 yield ai_sdk.RESYNC_FRAME
                 return
+            erasures = feed.erasures
             turn = _turn(epoch, events, upto, position, skip)
         for piece in turn.pieces:
+            if feed.erasures != erasures:
+                # What was gathered may say what was deleted while the piece before was sent.
+                settle("resync")
+                yield ai_sdk.RESYNC_FRAME
+                return
             if piece.then == "resync":
                 settle("resync")
             reader.hand(piece.cursor)
@@ -189,17 +198,29 @@ async def continues(session: LiveSession, store: Store, plan: Tail, major: int) 
 
 
 async def _finished(session: LiveSession, store: Store, run_id: str, major: int) -> bytes:
-    """A run that is over, whole: its message as history has it, then its terminal frame. Raises SessionGone where
-    it went with its session meanwhile: it did not end with an empty message. Of one that was stopped by that, the end
-    is all that is left (PROTOCOL §8.4)."""
+    """A run that is over, whole: its message as history has it, then its terminal frame. Raises SessionGone or
+    MessageGone."""
     run = session.state.runs[run_id]
-    found = await store.messages(session.id, [run.message])
-    if session.feed.deleted and run.reason != DELETED:
-        raise SessionGone(session.id)
-    parts, metadata = (found[0].parts or (), found[0].metadata) if found else ((), None)
+    parts, metadata = await stored_content(session, store, run)
     chunks = unfold_message(run.message_id, parts, metadata)
     terminal = ai_sdk.terminal_of(major, run, session.state.record.epoch)
     return ai_sdk.snapshot(major, chunks, None) + terminal + DONE
+
+
+async def stored_content(session: LiveSession, store: Store, run: RunRecord) -> Content:
+    """What the message of a run that is over says. Raises SessionGone or MessageGone where it went meanwhile, with its
+    session or by itself: it did not end with an empty message. Of a run that was stopped by that, the end is all that
+    is left (PROTOCOL §8.4, §16.5)."""
+    while True:
+        erasures = session.feed.erasures
+        found = await store.messages(session.id, [run.message])
+        if session.feed.deleted and run.reason != DELETED:
+            raise SessionGone(session.id)
+        if erasures == session.feed.erasures:
+            break
+    if run.reason != DELETED and any(message.deleted for message in found):
+        raise MessageGone(run.message)
+    return (found[0].parts or (), found[0].metadata) if found else ((), None)
 
 
 async def due(
@@ -212,7 +233,7 @@ async def due(
     epoch, feed = session.state.record.epoch, session.feed
     if first < feed.first_seq and first <= feed.last_seq:
         upto = min(feed.first_seq, first + PAGE) - 1
-        cold, size = [], PIECE
+        cold, size, erasures = [], PIECE, feed.erasures
         lines = await store.events(session.id, first, upto, run)
         if feed.deleted:
             # What the log has under this id may be somebody else's by now.
@@ -225,6 +246,9 @@ async def due(
                 await asyncio.sleep(0)
             event = native.decode(line)
             cold.append((seq, event, encode(epoch, seq, event)))
+        if feed.erasures != erasures:
+            # What was read may have been deleted meanwhile.
+            return await due(session, store, first, run, codec, encode)
         return cold, upto
     warm = [entry for entry in feed.since(first) if run is None or entry.run == run]
     return [(entry.seq, entry.event, _kept(feed, entry, codec, epoch, encode)) for entry in warm], feed.last_seq
@@ -233,6 +257,10 @@ async def due(
 def _kept(feed: Feed, entry: Entry, codec: str, epoch: str, encode: Encode) -> Frames:
     frames = feed.frames(codec, entry.seq)
     return feed.keep(codec, entry.seq, encode(epoch, entry.seq, entry.event)) if frames is None else frames
+
+
+class MessageGone(Exception):
+    """The message of a run was deleted. Never shown to anybody."""
 
 
 async def event_at(session: LiveSession, store: Store, seq: int) -> Event | None:

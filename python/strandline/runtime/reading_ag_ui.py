@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 
 from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
-from strandline.core.events import RunEnded
+from strandline.core.events import Erased, RunEnded
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.unfold import revive
 from strandline.errors import Conflict
 from strandline.runtime.ag_ui_frames import Encoding, Expired, told, wire_id
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, SessionGone
 from strandline.runtime.readers import Reader
-from strandline.runtime.reading import PIECE
-from strandline.runtime.stopping import DELETED
+from strandline.runtime.reading import PIECE, MessageGone, stored_content
 from strandline.stores.port import Store
 
 UNAVAILABLE = ag_ui.error_frame("store-unavailable", "The reply cannot be stored just now. Load it again later.")
@@ -30,7 +29,8 @@ REPLACED = ag_ui.error_frame("replaced", "A newer connection of the same reader 
 class Begun:
     """A reader that has been caught up: what it is sent first, and from which event on it is to be sent more.
 
-    ``over``: there will not be more. ``own``: its encodings, where it reads from the log.
+    ``over``: there will not be more. ``own``: its encodings, where it reads from the log. ``erasures``: those that it
+    has seen.
     """
 
     first: list[bytes]
@@ -38,6 +38,7 @@ class Begun:
     over: bool = False
     cursor: Cursor | None = None
     own: dict[str, Encoding] = field(default_factory=dict)
+    erasures: int = 0
 
 
 async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
@@ -54,14 +55,16 @@ async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Curs
 
 
 async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
-    epoch = session.state.record.epoch
+    epoch, erasures = session.state.record.epoch, session.feed.erasures
     at = run.first_seq if cursor is None else cursor.seq
-    begun = Begun([], at)
+    begun = Begun([], at, erasures=erasures)
     while not begun.over and begun.position <= session.feed.last_seq:
         events, upto = await told(session, store, begun.position, run, begun.own)
         if begun.position == at and (not events or events[0].seq != at):
             raise Expired
         for each in events:
+            if isinstance(each.event, Erased):
+                raise Expired  # what it said is no longer in the log
             frames = each.frames
             begun.over = isinstance(each.event, RunEnded)
             begun.cursor = Cursor(epoch, each.seq, len(frames)) if frames else begun.cursor
@@ -78,22 +81,24 @@ async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cur
         begun.position = upto + 1
     if not begun.over and _is_past(session, run.id, begun.position):
         raise Expired
+    if session.feed.erasures != erasures:
+        return await _begin(session, store, run, cursor)  # what was read may have been deleted meanwhile
     return begun
 
 
 async def _stored(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
     """A run that has ended, from what is stored: its events are no longer in the log, or of no use."""
     if cursor is not None and (cursor.seq, bool(cursor.frame)) == (run.last_seq, True):
-        return Begun([], run.first_seq, over=True)
+        return Begun([], run.first_seq, over=True, erasures=session.feed.erasures)
     if cursor is not None or run.active:
         raise resync()
-    stored = await store.messages(session.id, [run.message])
-    if session.feed.deleted and run.reason != DELETED:
-        raise resync()  # it did not end with an empty message
-    parts, metadata = (stored[0].parts or (), stored[0].metadata) if stored else ((), None)
+    try:
+        parts, metadata = await stored_content(session, store, run)
+    except (SessionGone, MessageGone):
+        raise resync() from None
     fold = revive(run.message_id, parts, metadata)
     whole = ag_ui.finished(session.id, run, fold, session.state.record.epoch, wire_id(session))
-    return Begun([whole], run.first_seq, over=True)
+    return Begun([whole], run.first_seq, over=True, erasures=session.feed.erasures)
 
 
 async def ag_ui_stream(
@@ -103,6 +108,10 @@ async def ag_ui_stream(
     reader.hand(begun.cursor)
     feed, epoch, position = session.feed, session.state.record.epoch, begun.position
     for piece in pieces([OPENING, *begun.first]):
+        if feed.erasures != begun.erasures:
+            # What was gathered may say what has been deleted since.
+            yield OPENING + ag_ui.RESYNC_FRAME
+            return
         yield piece
     sent = bool(begun.first)
     if sent:
@@ -117,6 +126,9 @@ async def ag_ui_stream(
                 return
             joined = bytearray()
             for each in events:
+                if isinstance(each.event, Erased):
+                    yield bytes(joined) + ag_ui.RESYNC_FRAME
+                    return
                 joined += b"".join(each.frames)
                 if each.frames:
                     reader.hand(Cursor(epoch, each.seq, len(each.frames)))

@@ -115,7 +115,12 @@ async def session_stream(
             if live:
                 feed.joined[wanted.key, wanted.runs] = pieces
         joined = bytearray()
+        erasures = feed.erasures
         for piece in pieces:
+            if feed.erasures != erasures:
+                # What was gathered may say what was deleted while the piece before was sent.
+                fresh = True
+                break
             if len(joined) >= PIECE and told is not None:
                 reader.hand(native.end(epoch, *told))
                 yield bytes(joined)
@@ -127,6 +132,8 @@ async def session_stream(
             if piece.passed is not None:
                 tell_at = feed.time + patience if passed is None else tell_at
                 passed = piece.passed
+        if fresh:
+            continue
         if upto >= position:
             position, skip = upto + 1, 0
         ends = feed.closed or feed.time >= reader.ends_at

@@ -39,10 +39,21 @@ class Segments:
         self._settings = settings
         self._open: dict[LiveSession, None] = {}
         self._due: dict[LiveSession, None] = {}
+        self._to_trim: int | None = None
 
     def due(self) -> bool:
-        """True when a segment should be written."""
-        return bool(self._due)
+        """True when a segment should be written, or the journal trimmed."""
+        return bool(self._due) or self._to_trim is not None
+
+    def settle(self, upto: int) -> None:
+        """What the batches up to this number have committed is to leave the journal now."""
+        self._due.update(self._open)
+        self._to_trim = upto if self._to_trim is None else max(upto, self._to_trim)
+
+    @property
+    def settled(self) -> bool:
+        """True when that has happened."""
+        return self._to_trim is None
 
     def flush_all(self) -> None:
         """Everything is due: the process is about to end."""
@@ -65,7 +76,7 @@ class Segments:
 
     def plan(self, number: int) -> Plan:
         """Segments for batch ``number``, of what was published before it."""
-        if not self._due:
+        if not self.due():
             return Plan()
         chosen = list(islice(self._due, _PER_COMMIT))
         plan = Plan(more=len(chosen) < len(self._due))
@@ -86,6 +97,8 @@ class Segments:
 
     def written(self, plan: Plan, now: float) -> None:
         """The batch with this plan was committed, and published."""
+        if plan.trim is not None and self._to_trim is not None and plan.trim >= self._to_trim:
+            self._to_trim = None
         for session, upto in plan.upto.items():
             if session.feed.deleted:
                 continue

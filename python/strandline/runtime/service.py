@@ -113,6 +113,11 @@ class Service:
         self._sessions = sessions
         logger.info("sessions are served", extra={"action": "started", "batch": number})
 
+    async def purge(self) -> bool:
+        """Have what was deleted gone from the medium: out of the journal, and out of what the store keeps beside it."""
+        await self.sessions.journal.settle()
+        return await self.store.checkpoint(truncate=True)
+
     def drain(self) -> asyncio.Task[None]:
         """Begin to shut down, once: new runs get 503, running ones the grace period (DESIGN §7)."""
         if self._draining is None:

@@ -19,7 +19,7 @@ from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
 from strandline.errors import NotFound, Unprocessable
-from strandline.runtime import managing, promises
+from strandline.runtime import editing, managing, promises
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
@@ -27,6 +27,10 @@ from strandline.runtime.memory import stop_names
 from strandline.runtime.registry import ALL_SEQS
 from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run
 from strandline.runtime.submitting import May, Submissions, no_such_session
+
+
+class _Changed(Exception):
+    """What a decision is about has changed since it was looked at."""
 
 
 class Sessions(Submissions):
@@ -172,11 +176,80 @@ class Sessions(Submissions):
         """Delete a session and all that it holds (PROTOCOL §8.4). Raises NotFound."""
         await self._decide_in(session_id, may, lambda session: managing.delete(session, caller.by, self._clock.now()))
 
+    # ------------------------------------------------------------------ messages that are there
+
+    async def select_branch(
+        self, session_id: str, message: str, index: int | None, caller: Caller, may: May
+    ) -> tuple[str | None, str]:
+        """Show the branch of a message, or of one of its siblings (PROTOCOL §16.2); answers with the version that the
+        path ends at, and the cursor. Raises NotFound, and Conflict where there is no such branch."""
+        answer: tuple[str | None, str] = await self._decide_in(
+            session_id,
+            may,
+            lambda session: editing.select_branch(session, message, index, caller.by, self._clock.now()),
+        )
+        return answer
+
+    async def replace_message(
+        self, session_id: str, message: str, new: Callable[[str], intake.Incoming], by: str, may: May, *, any_role: bool
+    ) -> str:
+        """Let a message say something else (PROTOCOL §16.4); answers with its id. ``new`` makes of its id what it is to
+        say. Raises NotFound, Forbidden and Conflict."""
+
+        def decide(session: LiveSession, target: MessageRecord | None, known: MessageRecord | None) -> Decided:
+            if target is None:
+                raise editing.no_such_message()
+            to_say = new(target.message_id)
+            return editing.replace(session, target, known, to_say, by, self._clock.now(), any_role=any_role)
+
+        answer: str = await self._decide_on(session_id, message, may, decide)
+        return answer
+
+    async def delete_message(self, session_id: str, message: str, by: str, may: May) -> None:
+        """Delete a message and what it said (PROTOCOL §16.5); one that is deleted stays so. Raises NotFound."""
+
+        def decide(session: LiveSession, target: MessageRecord | None, known: MessageRecord | None) -> Decided:
+            if target is not None:
+                return editing.delete(session, target, known, by, self._clock.now())
+            if not editing.was_deleted(session.state, message):
+                raise editing.no_such_message()
+            return Decided((), lambda: None)
+
+        await self._decide_on(session_id, message, may, decide)
+
+    async def _decide_on(
+        self,
+        session_id: str,
+        message: str,
+        may: May,
+        decide: Callable[[LiveSession, MessageRecord | None, MessageRecord | None], Decided],
+    ) -> Any:
+        """Have something decided about a message, which is given as the outline and as the store have it."""
+        while True:
+            session = await self.find(session_id)
+            target = editing.named(session.state, message) if session is not None else None
+            stored = await self.store.messages(session_id, [target.version]) if target is not None else []
+
+            def same(
+                session: LiveSession,
+                target: MessageRecord | None = target,
+                known: MessageRecord | None = stored[0] if stored else None,
+            ) -> Decided:
+                # A record is replaced whenever its content changes.
+                if editing.named(session.state, message) is not target:
+                    raise _Changed
+                return decide(session, target, known)
+
+            try:
+                return await self._decide_in(session_id, may, same)
+            except _Changed:
+                continue
+
     # ------------------------------------------------------------------ history and import
 
     async def history(self, session: LiveSession, user: str) -> History:
         """The finished messages of the active path, and what is being written (PROTOCOL §6.6), from one snapshot."""
-        for run in session.state.active()[-1:]:
+        for run in session.state.writing()[-1:]:
             self.owe(session, user, run.id)
         return await history(session, self.store)
 
@@ -191,7 +264,8 @@ class Sessions(Submissions):
     async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
         """The path that ends at ``parent``, with content: what an agent is shown."""
         versions = [message.version for message in session.state.path(parent)] if parent is not None else []
-        return await self.store.messages(session.id, versions)
+        # One may have been deleted since the path was looked at.
+        return [message for message in await self.store.messages(session.id, versions) if not message.deleted]
 
     async def import_messages(
         self, session_id: str, owner: str, messages: Sequence[intake.Incoming], title: str | None

@@ -6,8 +6,10 @@ from collections.abc import AsyncGenerator
 
 from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
+from strandline.core.events import run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
+from strandline.core.records import SessionRecord
 from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
 from strandline.runtime.live import LiveSession
 from strandline.runtime.readers import Reader
@@ -22,7 +24,7 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
     """For active runs that said something which open streams could not be shown: the newest event of that kind. A
     reader that was shown nothing of such a run begins there."""
     found: dict[str, int] = {}
-    for run in session.state.active():
+    for run in session.state.writing():
         try:
             renewed = (await encoded(session, store, run, session.feed.last_seq)).renewed
         except (Expired, FoldError):
@@ -35,7 +37,7 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
 def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
     """Where one goes on who has everything but the messages that are being written: before what is active begins."""
     epoch = session.state.record.epoch
-    begins = [renewed.get(run.id, run.first_seq) for run in session.state.active()]
+    begins = [renewed.get(run.id, run.first_seq) for run in session.state.writing()]
     return Cursor(epoch, min(begins), 0) if begins else Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
 
 
@@ -47,6 +49,7 @@ class Thread:
         self._store = store
         self._own: dict[str, Encoding] = {}
         self._checked: tuple[list[Told], int] | None = None
+        self._path: tuple[SessionRecord, frozenset[str]] | None = None
         self._skip = 0 if cursor.frame == ALL_FRAMES else cursor.frame
         self.position = cursor.seq + 1 if cursor.frame == ALL_FRAMES else cursor.seq
         self.cursor = cursor
@@ -82,7 +85,18 @@ class Thread:
                 self.cursor = Cursor(self.cursor.epoch, each.seq, len(each.frames))
         return (found, True) if self.position > upto else ([*found, ag_ui.RESYNC_FRAME], False)
 
+    def _is_elsewhere(self, each: Told) -> bool:
+        """Whether a run has said this on a branch that is not shown. Who goes to that branch is told to load it."""
+        run_id, state = run_of(each.event), self._session.state
+        if run_id is None:
+            return False
+        if self._path is None or self._path[0] is not state.record:
+            self._path = state.record, frozenset(message.version for message in state.path())
+        return state.runs[run_id].message not in self._path[1]
+
     def _due(self, each: Told) -> tuple[bytes, ...]:
+        if self._is_elsewhere(each):
+            return ()
         if each.recap is not None and (self.cursor.seq, self.cursor.frame) == (each.seq, 0):
             return (each.recap,)  # it was shown nothing of this run: so its history said
         return each.frames[self._skip :]

@@ -34,7 +34,7 @@ class Work:
 
 def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch | None:
     """Batch ``number``: this work, and the segments of ``plan``; None when there is nothing to write."""
-    if not works and not plan.segments:
+    if not works and plan.trim is None:
         return None
     kept = [work for work in works if not work.deletes]
     sessions = {record.id: record for record in plan.sessions}
@@ -60,6 +60,7 @@ def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch | None:
             for annotation_id, each in change.annotations.items()
             if each is None
         ),
+        tuple(what for work in works if work.decided is not None for what in work.decided.erases),
     )
 
 

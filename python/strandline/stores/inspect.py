@@ -151,12 +151,10 @@ def _check_exists(path: Path) -> None:
 
 
 def _journal_events(db: sqlite3.Connection, session_id: str, run: str | None) -> Iterator[tuple[int, bytes]]:
-    erased = schema.erased(db).get(session_id, 0)
+    void = schema.Void(db)
     for number, blob in db.execute(SQL["read_journal"]):
-        if number <= erased:
-            continue
         for entry in unpack_journal(blob):
             if entry.session == session_id:
-                for seq, event in enumerate(entry.events, entry.first_seq):
+                for seq, event in void.left(number, entry).items():
                     if run is None or run_and_time(event)[0] == run:
                         yield seq, event

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from strandline.core.erasing import Erasure
 from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores.port import DUE_AT_ONCE, Batch, Entry, Outline, Place, Segment
-from strandline.stores.rows import merged, segments_from
+from strandline.stores.rows import erased, merged, segments_from
 
 
 class MemoryStore:
@@ -66,6 +67,8 @@ class MemoryStore:
             self._annotations.pop(place, None)
         for segment in batch.segments:
             self._log.setdefault(segment.session, []).append(segment)
+        for what in batch.erased:
+            self._erase_content(what)
         for session_id in batch.deleted:
             self._erase(session_id)
             self._erased[session_id] = batch.number
@@ -145,8 +148,9 @@ class MemoryStore:
             self._log[session] = kept
         return gone
 
-    async def checkpoint(self, *, truncate: bool = False) -> None:
+    async def checkpoint(self, *, truncate: bool = False) -> bool:
         """Nothing to tidy up."""
+        return truncate
 
     def _settle_journal(self) -> None:
         pending: dict[str, dict[int, bytes]] = {}
@@ -177,6 +181,27 @@ class MemoryStore:
         self._decisions = {name: each for name, each in self._decisions.items() if name[0] != session_id}
         self._annotations = {name: each for name, each in self._annotations.items() if name[0] != session_id}
 
+    def _erase_content(self, what: Erasure) -> None:
+        session, version = what.session, what.message
+        self._log[session] = [
+            replace(segment, events=tuple(erased(dict(segment.events), what).items()))
+            for segment in self._log.get(session, ())
+        ]
+        for number, entries in self._journal.items():
+            self._journal[number] = tuple(_entry_without(entry, what) for entry in entries)
+        self._decisions = {
+            name: each for name, each in self._decisions.items() if (each.session, each.message) != (session, version)
+        }
+        if what.deleted:
+            self._annotations = {
+                name: each
+                for name, each in self._annotations.items()
+                if (each.session, each.message) != (session, version)
+            }
+            for run in list(self._runs.values()):
+                if run.session == session and version in (run.message, run.parent):
+                    self._runs[run.id] = replace(run, body=None)
+
     def _keys_after(self, batch: Batch) -> dict[tuple[str, str], str]:
         named = [run for run in batch.runs if run.key is not None]
         if not named:
@@ -195,3 +220,9 @@ class MemoryStore:
     def _check_open(self) -> None:
         if not self._is_open:
             raise StoreUnavailable("This MemoryStore is not open.")
+
+
+def _entry_without(entry: Entry, what: Erasure) -> Entry:
+    if entry.session != what.session:
+        return entry
+    return replace(entry, events=tuple(erased(dict(enumerate(entry.events, entry.first_seq)), what).values()))

@@ -12,6 +12,8 @@ Promises
 3. **Idempotent.** A batch has a number. Committing the same number again after a success changes nothing.
 4. **Gone.** After a batch that deletes a session nothing of it can be read, also not after a crash: what the journal
    still holds of it is void. Its id may be used again by a later batch.
+   After a batch with an erasure the same holds for what it names: the events that have said it are ``Erased``, in every
+   segment, in those of the same batch, and in what a restart reads from the journal.
 5. **Ordered.** Numbers grow. Sequence numbers of a session are gapless and given by the caller; the store returns
    events ordered by them.
 6. **Nothing is lost in between.** After ``open`` returns, every event of every committed batch is readable with
@@ -30,6 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from strandline.core.erasing import Erasure
 from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 
 
@@ -75,7 +78,9 @@ class Batch:
     trim: journal rows up to and including this number are deleted (their events are all in segments), or None.
     deleted: sessions whose rows, messages, runs and segments are deleted, after everything else of the batch was
     written; no entry of the batch is theirs. decisions, annotations: whole rows; of a decision that is known only what
-    was decided is taken. unannotated: (session, id) of annotations to delete.
+    was decided is taken. unannotated: (session, id) of annotations to delete. erased: what messages have said up to
+    this batch; it goes after everything else was written, with the rows of decisions (and annotations) of those
+    messages.
     """
 
     number: int
@@ -89,12 +94,13 @@ class Batch:
     decisions: tuple[DecisionRecord, ...] = ()
     annotations: tuple[AnnotationRecord, ...] = ()
     unannotated: tuple[tuple[str, str], ...] = ()
+    erased: tuple[Erasure, ...] = ()
 
     @property
     def only_entries(self) -> bool:
         """True when it writes nothing but journal entries: nine of ten do."""
         rows = self.sessions or self.messages or self.runs or self.decisions or self.annotations
-        others = self.segments or self.deleted or self.unannotated
+        others = self.segments or self.deleted or self.unannotated or self.erased
         return bool(self.entries) and not rows and not others and self.trim is None
 
 
@@ -175,5 +181,6 @@ class Store(Protocol):
         runs and sessions stay. Events of unfinished runs are kept whatever their age, and those of
         a run go together, once its end is old enough."""
 
-    async def checkpoint(self, *, truncate: bool = False) -> None:
-        """Tidy up beside the writer (SQLite: a WAL checkpoint). Never raises for a busy store."""
+    async def checkpoint(self, *, truncate: bool = False) -> bool:
+        """Tidy up beside the writer (SQLite: a WAL checkpoint). Never raises for a busy store. With ``truncate`` True
+        when nothing of what was deleted before is left anywhere, as far as it has left the journal."""

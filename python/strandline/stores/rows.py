@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from strandline.core.erasing import Erasure, without
 from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.stores import lines
@@ -219,6 +220,41 @@ def run_and_time(event: bytes) -> tuple[str | None, int]:
     if not isinstance(plain, Mapping):
         return None, 0
     return plain.get("run"), plain.get("at", 0)
+
+
+def erasure_text(what: Erasure) -> str:
+    """An erasure as its row, and the function ``erase``, know it."""
+    return orjson.dumps(what).decode()
+
+
+def erasure_from(text: str) -> Erasure:
+    fields = orjson.loads(text)
+    return Erasure(**{**fields, "runs": tuple(fields["runs"]), "near": tuple(fields["near"])})
+
+
+def erase(blob: bytes, text: str) -> bytes:
+    """A segment without what an erasure names; runs inside SQLite, in the writer's thread. One that cannot be read
+    stays as it is: nobody else can read it either, and it must not keep the commit from being made."""
+    try:
+        events = dict(lines.unpack(zlib.decompress(blob)))
+    except (ValueError, zlib.error):
+        return blob
+    left = erased(events, erasure_from(text))
+    return blob if left is events else zlib.compress(lines.pack(left.items()), _LEVEL)
+
+
+def erased(events: Mapping[int, bytes], what: Erasure) -> Mapping[int, bytes]:
+    """Events of the erasure's session without what it names; the same object when there is nothing of it."""
+    changed: dict[int, bytes] = {}
+    for seq, event in events.items():
+        try:
+            plain = orjson.loads(event)
+        except ValueError:
+            continue
+        left = without(plain, seq, what) if isinstance(plain, Mapping) else None
+        if left is not None:
+            changed[seq] = orjson.dumps(left)
+    return {**events, **changed} if changed else events
 
 
 def segments_from(session: str, events: Mapping[int, bytes]) -> Iterator[Segment]:

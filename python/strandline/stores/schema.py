@@ -14,11 +14,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+from strandline.core.erasing import Erasure
 from strandline.errors import StoreDamaged, StoreTooNew
 from strandline.stores import lines
 from strandline.stores.faults import refused
+from strandline.stores.port import Entry
 from strandline.stores.queries import MIGRATIONS, SQL, Migration
-from strandline.stores.rows import inflate, segment_row, segments_from, unpack_journal
+from strandline.stores.rows import erased, erasure_from, inflate, segment_row, segments_from, unpack_journal
 from strandline.stores.wal import is_damaged
 
 Durability = Literal["full", "normal"]
@@ -117,24 +119,46 @@ def settle_journal(db: sqlite3.Connection) -> int:
     Killed between two slices, the next start carries on; an event that is in a segment already is not written again.
     """
     last = int(db.execute(SQL["last_batch"]).fetchone()[0])
-    void = erased(db)
+    void = Void(db)
     while True:
         number, pending = _journal_slice(db, void)
         if number is None:
             if void:
                 db.execute(SQL["trim_erased"], (last,))
+                db.execute(SQL["trim_erasures"], (last,))
             return last
         with _transaction(db):
             for session, events in pending.items():
                 _settle(db, session, events)
             db.execute(SQL["trim_journal"], (number,))
             db.execute(SQL["trim_erased"], (number,))
+            db.execute(SQL["trim_erasures"], (number,))
             db.execute(SQL["put_meta"], ("last_batch", last))
 
 
-def erased(db: sqlite3.Connection) -> dict[str, int]:
-    """Which sessions were deleted, and by which batch: what the journal holds of them up to that number is void."""
-    return dict(db.execute(SQL["read_erased"]).fetchall())
+class Void:
+    """What the journal holds and must not be read any more: of sessions that were deleted, and of messages that were
+    deleted or replaced, up to the batch that did it."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._sessions: dict[str, int] = dict(db.execute(SQL["read_erased"]).fetchall())
+        self._contents: dict[str, list[tuple[int, Erasure]]] = {}
+        for number, text in db.execute(SQL["read_erasures"]).fetchall():
+            what = erasure_from(text)
+            self._contents.setdefault(what.session, []).append((number, what))
+
+    def __bool__(self) -> bool:
+        return bool(self._sessions or self._contents)
+
+    def left(self, number: int, entry: Entry) -> Mapping[int, bytes]:
+        """The events of an entry of batch ``number`` as they may be read."""
+        if number <= self._sessions.get(entry.session, 0):
+            return {}
+        events: Mapping[int, bytes] = dict(enumerate(entry.events, entry.first_seq))
+        for upto, what in self._contents.get(entry.session, ()):
+            if number <= upto:
+                events = erased(events, what)
+        return events
 
 
 def renew(db: sqlite3.Connection) -> int:
@@ -150,7 +174,7 @@ def _settled(db: sqlite3.Connection, path: Path) -> int:
         raise StoreDamaged(f"The journal in {path} cannot be read: restore a backup ({error}).") from error
 
 
-def _journal_slice(db: sqlite3.Connection, void: Mapping[str, int]) -> tuple[int | None, dict[str, dict[int, bytes]]]:
+def _journal_slice(db: sqlite3.Connection, void: Void) -> tuple[int | None, dict[str, dict[int, bytes]]]:
     """The oldest rows of the journal, not more than one transaction should take: events by session and number."""
     number: int | None = None
     pending: dict[str, dict[int, bytes]] = {}
@@ -158,10 +182,9 @@ def _journal_slice(db: sqlite3.Connection, void: Mapping[str, int]) -> tuple[int
     with closing(db.execute(SQL["read_journal"])) as rows:
         for number, blob in rows:
             for entry in unpack_journal(blob):
-                if number <= void.get(entry.session, 0):
-                    continue
-                pending.setdefault(entry.session, {}).update(enumerate(entry.events, entry.first_seq))
-                size += sum(map(len, entry.events))
+                if events := void.left(number, entry):
+                    pending.setdefault(entry.session, {}).update(events)
+                    size += sum(map(len, entry.events))
             if size >= _SLICE_BYTES:
                 break
     return number, pending

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import aiosqlite
 import orjson
 
+from strandline.core.erasing import Erasure
 from strandline.core.records import DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import lines, schema
@@ -34,6 +35,8 @@ from strandline.stores.rows import (
     annotation_row,
     decision_from,
     decision_row,
+    erase,
+    erasure_text,
     inflate,
     journal_row,
     merged,
@@ -59,7 +62,15 @@ are journal rows, which are trimmed soon, and a page that is in it several times
 
 _EXPIRED_AT_ONCE = 200
 
-_ERASURE = ("erase_messages", "erase_runs", "erase_log", "erase_decisions", "erase_annotations", "erase_session")
+_ERASURE = (
+    "erase_messages",
+    "erase_runs",
+    "erase_log",
+    "erase_decisions",
+    "erase_annotations",
+    "erase_erasures",
+    "erase_session",
+)
 
 
 class SqliteStore:
@@ -100,6 +111,7 @@ class SqliteStore:
             self._writer = await self._connect(
                 f"PRAGMA synchronous = {self._durability}; PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 0;"
             )
+            await self._writer.create_function("erase", 2, erase, deterministic=True)
             self._reader = await self._connect("PRAGMA query_only = ON;")
             await self._reader.create_function("inflate", 1, inflate, deterministic=True)
             self._sweeper = await self._connect("PRAGMA wal_autocheckpoint = 0;")
@@ -180,28 +192,30 @@ class SqliteStore:
             if removed < _EXPIRED_AT_ONCE:
                 return gone
 
-    async def checkpoint(self, *, truncate: bool = False) -> None:
+    async def checkpoint(self, *, truncate: bool = False) -> bool:
         """See the port. PASSIVE runs beside the writer; ``truncate`` takes a turn between two commits."""
         db = self._sweeper
         if db is None:
-            return
+            return False
         size = _size(self._wal)
         self._sweeps += 1
         if not truncate and self._sweeps < _SWEEPS and size <= self._swept + _GROWTH:
-            return
+            return False
         self._sweeps, self._swept = 0, 0 if truncate else size
         try:
             if not truncate:
                 ((_, pages, _),) = await db.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
                 if pages < _LONG_WAL:
-                    return
+                    return False
             async with self._turn:
                 # With no commit in between, everything is copied, and the next commit starts the WAL over.
                 mode = "TRUNCATE" if truncate else "PASSIVE"
-                await db.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+                ((busy, _, _),) = await db.execute_fetchall(f"PRAGMA wal_checkpoint({mode})")
+                return truncate and not busy
         except (sqlite3.Error, ValueError) as error:
             # ValueError is aiosqlite's "closed". The WAL only stays longer: the next checkpoint finds it.
             logger.warning("checkpoint of %s failed: %s", self.path, error, extra={"action": "checkpoint-failed"})
+            return False
 
     async def _connect(self, pragmas: str) -> aiosqlite.Connection:
         db = await aiosqlite.connect(self.path, timeout=schema.BUSY_SECONDS, isolation_level=None)
@@ -245,6 +259,7 @@ class SqliteStore:
             # First, so that what follows is written over the pages which this has wiped: they reach the disk once.
             await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
             await db.execute_fetchall(SQL["trim_erased"], (batch.trim,))
+            await db.execute_fetchall(SQL["trim_erasures"], (batch.trim,))
         if batch.entries and (batch.trim is None or batch.trim < batch.number):
             await self._put_entries(db, batch)
         await self._put(db, "put_sessions", batch.sessions, session_row)
@@ -257,12 +272,24 @@ class SqliteStore:
         if batch.segments:
             # A lazy map: rows are packed and compressed in the writer's thread.
             await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
+        for what in batch.erased:
+            await self._erase(db, batch.number, what)
         for session_id in batch.deleted:
             for name in _ERASURE:
                 await db.execute_fetchall(SQL[name], (session_id,))
             await db.execute_fetchall(SQL["put_erased"], (session_id, batch.number))
         if batch.trim is not None or not batch.entries:
             await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
+
+    async def _erase(self, db: aiosqlite.Connection, number: int, what: Erasure) -> None:
+        place, text = (what.session, what.message), erasure_text(what)
+        runs = orjson.dumps(what.runs + what.near).decode()
+        await db.execute_fetchall(SQL["erase_content"], (what.session, text, what.before, runs))
+        await db.execute_fetchall(SQL["erase_decisions_of_message"], place)
+        if what.deleted:
+            await db.execute_fetchall(SQL["erase_annotations_of_message"], place)
+            await db.execute_fetchall(SQL["erase_bodies"], place)
+        await db.execute_fetchall(SQL["put_erasure"], (number, what.session, text))
 
     async def _put_entries(self, db: aiosqlite.Connection, batch: Batch) -> None:
         """One call; like the segments, the row is made in the writer's thread."""

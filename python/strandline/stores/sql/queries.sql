@@ -46,7 +46,7 @@ DELETE FROM journal WHERE number <= ?;
 SELECT number, entries FROM journal ORDER BY number;
 
 -- erase_messages --
--- This and the next five, in one transaction with put_erased, are the deletion of a session.
+-- This and the next six, in one transaction with put_erased, are the deletion of a session.
 DELETE FROM messages WHERE session = ?;
 
 -- erase_runs --
@@ -61,6 +61,9 @@ DELETE FROM decisions WHERE session = ?;
 -- erase_annotations --
 DELETE FROM annotations WHERE session = ?;
 
+-- erase_erasures --
+DELETE FROM erasures WHERE session = ?;
+
 -- erase_session --
 DELETE FROM sessions WHERE id = ?;
 
@@ -73,6 +76,31 @@ SELECT session, number FROM erased;
 
 -- trim_erased --
 DELETE FROM erased WHERE number <= ?;
+
+-- erase_content --
+-- This and the next four, in one transaction with put_erasure, take away what a message has said. Segments of the session
+-- itself hold what users said; erase() gives a segment without what the erasure names.
+UPDATE log SET blob = erase(blob, ?2)
+WHERE session = ?1 AND first_seq < ?3 AND (run IS NULL OR run IN (SELECT value FROM json_each(?4)));
+
+-- erase_decisions_of_message --
+DELETE FROM decisions WHERE session = ? AND message = ?;
+
+-- erase_annotations_of_message --
+DELETE FROM annotations WHERE session = ? AND message = ?;
+
+-- erase_bodies --
+UPDATE runs SET body = NULL WHERE session = ?1 AND ?2 IN (message, parent) AND body IS NOT NULL;
+
+-- put_erasure --
+-- What the journal holds of it up to that number is void.
+INSERT INTO erasures (number, session, what) VALUES (?, ?, ?);
+
+-- read_erasures --
+SELECT number, what FROM erasures;
+
+-- trim_erasures --
+DELETE FROM erasures WHERE number <= ?;
 
 -- put_sessions --
 INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit)

@@ -45,3 +45,11 @@ CREATE TABLE annotations (
     UNIQUE (session, id)
 );
 CREATE INDEX annotations_by_session ON annotations (session);
+
+-- What messages that were deleted or replaced have said: void in the journal up to that batch. The log itself was
+-- rewritten. A row goes when the journal is trimmed beyond its number.
+CREATE TABLE erasures (
+    number  INTEGER NOT NULL,
+    session TEXT NOT NULL,
+    what    TEXT NOT NULL
+);

@@ -1,0 +1,54 @@
+"""What of the log has to go with a message that was deleted or replaced (DESIGN §14.15). Pure.
+
+Works on the plain form of events, so that a store can ask it about the lines that it holds, whatever wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_CONTENT = frozenset({"message-created", "message-replaced", "appended", "decision-requested", "decision-made"})
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """The message ``message`` (a version) says nothing any more of what events before number ``before`` have said.
+
+    ``message_id`` is its id on the wire, ``runs`` those that wrote it, ``near`` others whose log may hold something of
+    it. ``deleted``: what was said about it, and what clients sent along for it, goes too; else it was replaced.
+    ``title``: one that the session owed to its text.
+    """
+
+    session: str
+    message: str
+    message_id: str
+    runs: tuple[str, ...]
+    near: tuple[str, ...]
+    before: int
+    deleted: bool
+    title: str | None = None
+
+
+def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any] | None:
+    """What is left of event number ``seq`` of the session; None when it stays as it is."""
+    if seq >= what.before:
+        return None
+    kind = plain.get("type")
+    if kind == "session-changed":
+        if what.title is None or plain.get("title") != what.title:
+            return None
+        return {name: value for name, value in plain.items() if name != "title"}
+    if kind == "run-queued":
+        if "body" not in plain or not what.deleted or what.message not in (plain.get("message"), plain.get("parent")):
+            return None
+        return {name: value for name, value in plain.items() if name != "body"}
+    if kind == "steered":
+        goes = plain.get("run") in what.runs or plain.get("message_id") == what.message_id
+    else:
+        goes = plain.get("message") == what.message and (kind in _CONTENT or (kind == "annotated" and what.deleted))
+    if not goes:
+        return None
+    run = {"run": plain["run"]} if plain.get("run") is not None else {}
+    return {"type": "erased", "at": plain.get("at", 0), **run}
