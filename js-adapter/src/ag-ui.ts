@@ -19,6 +19,8 @@ export interface Hydrated {
   cursor: string | null;
   /** The last message of the active path that is listed. */
   leaf: string | null;
+  /** Number of the newest event that is in it (§16.6). */
+  seq?: number;
 }
 
 /** Where a message or a run belongs (§11.10). */

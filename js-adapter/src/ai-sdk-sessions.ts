@@ -20,6 +20,7 @@ import { createRunStream } from "./run-stream.js";
 import type { NewMessage, RunReply, Session, SessionEvent, SessionStatus, SessionView } from "./session.js";
 import type { Sessions } from "./sessions.js";
 import type { Chunk } from "./sse.js";
+import { runShown } from "./view.js";
 
 export interface SessionTransportOptions {
   sessions: Sessions;
@@ -80,7 +81,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     reconnectToStream: <CHUNK>({ chatId, abortSignal }: ReconnectOptions) =>
       begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         await seen(session, signal, ({ status }) => status === "live" || undefined);
-        const run = session.getSnapshot().activeRuns.at(-1);
+        const run = runShown(session.getSnapshot());
         turn.run = run?.id;
         turn.messageId = run?.messageId;
         if (run !== undefined) return follow(session, run.id, signal);

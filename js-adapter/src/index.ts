@@ -1,5 +1,6 @@
 /** The browser side of Strandline: sessions. The transport for AI SDK chats is in `strandline/ai-sdk`. */
 
+export type { Branch, Branches } from "./branch.js";
 export {
   StrandlineError,
   type StrandlineErrorCode,

@@ -45,6 +45,9 @@ export const DONE = "[DONE]";
 /** Code of the unlogged `error` frame that says: this stream cannot go on, read the message anew (§4.6). */
 export const RESYNC = "resync";
 
+/** Name of the event on a live thread after which the conversation is loaded again (§16.6). */
+export const CHANGED = "strandline.changed";
+
 /** Value of {@link PREFER_HEADER}. */
 export const RESPOND_ASYNC = "respond-async";
 

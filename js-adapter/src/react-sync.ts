@@ -6,6 +6,7 @@
  * chat that is equal is left alone: that is what ends the loop of "messages changed".
  */
 import type { SessionView } from "./session.js";
+import { runShown } from "./view.js";
 
 /** What is needed to know of a `UIMessage`, of any major version. */
 export interface SyncedMessage {
@@ -59,7 +60,7 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
       for (const { id, pending } of view.messages) if (!pending) accepted.add(id);
       if (view.cursor === null && view.status !== "deleted") return;
       if (isBusy(chat)) return put(chat, (local) => mended(local, view));
-      const run = view.activeRuns.at(-1)?.id;
+      const run = runShown(view)?.id;
       if (run !== tried?.run) forget();
       const isTimeToRead = run !== undefined && waiting === undefined && (tried?.times ?? 0) < MOST_RESUMES;
       // Said before anything is put: a chat may answer that at once.

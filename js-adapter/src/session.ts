@@ -14,7 +14,7 @@ import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
-import { type Content, createView, type RunReply, type SessionEvent } from "./view.js";
+import { type Content, createView, type Older, type RunReply, runShown, type SessionEvent } from "./view.js";
 import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
@@ -98,6 +98,12 @@ export interface Session {
   stop(options?: StopOptions): Promise<StopResult>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
+  /** Shows another of the siblings of a message (see `branches`), and what came after it, on every device. */
+  selectBranch(messageId: string, index: number): Promise<void>;
+  /** Lets a user message say something else, in its place: no new reply, and what it said is gone. */
+  edit(messageId: string, parts: readonly MessagePart[], metadata?: unknown): Promise<void>;
+  /** Deletes a message, and what it said, on every device and in the store. */
+  delete(messageId: string): Promise<void>;
   /** The chunks of a run, if this page has all of them: of active ones, and for a while of the last that ended. */
   reply(run: string): RunReply | undefined;
   /** Ends a wait for the next attempt; asks again for a session that was absent or refused. */
@@ -257,6 +263,9 @@ export function createSession(id: string, wire: Wire): Session {
     send,
     stop,
     loadOlder,
+    selectBranch: (message, index) => change("/branch", "POST", { message, index }),
+    edit: (id, parts, metadata) => change(messagePath(id), "PATCH", { parts, metadata }),
+    delete: (id) => change(messagePath(id), "DELETE"),
     reply: (run) => view.reply(run),
     poke() {
       if (listeners.size > 0) connect();
@@ -361,7 +370,7 @@ export function createSession(id: string, wire: Wire): Session {
   async function stop({ run, reason }: StopOptions = {}): Promise<StopResult> {
     // A repetition that came after the stop is forgotten would start what was stopped.
     if (run === undefined) unanswered?.post.limit(STOP_MEMORY_MS * 0.75);
-    const target = run ?? (unanswered ? undefined : view.content().activeRuns.at(-1)?.id);
+    const target = run ?? (unanswered ? undefined : runToStop()?.id);
     const body = JSON.stringify({ run: target, key: run ? undefined : unanswered?.key, reason });
     try {
       const { answer } = wire.call(`${path}/stop`, {}, { method: "POST", body, keepalive: true });
@@ -374,21 +383,31 @@ export function createSession(id: string, wire: Wire): Session {
     }
   }
 
+  function runToStop() {
+    const content = view.content();
+    return runShown(content) ?? content.activeRuns.at(-1);
+  }
+
+  /** Repeated until it is answered, which changes nothing. It shows when the feed says so. */
+  async function change(where: string, method: string, body?: object): Promise<void> {
+    const init = { method, ...(body && { body: JSON.stringify(body) }) };
+    discard(await wire.call(path + where, {}, init).answer);
+    feed.poke();
+  }
+
   async function loadOlder(): Promise<void> {
     const { before } = view;
     if (before === null) return;
     const { answer } = wire.call(`${path}/messages`, { limit: wire.pageSize, before }, {});
-    const older = (await (await answer).json()) as {
-      messages: SessionMessage[];
-      versions: Record<string, string>;
-      page: { before: string | null };
-    };
+    const older = (await (await answer).json()) as Older;
     // Asked twice, or on another branch by now.
     if (view.before !== before) return;
-    view.prepend(older.messages, older.versions, older.page.before);
+    view.prepend(older);
     tell();
   }
 }
+
+const messagePath = (id: string) => `/messages/${encodeURIComponent(id)}`;
 
 /** A listener that throws must not end the feed. It is the application's error, so it goes where those go. */
 export function safely(work: () => void): void {

@@ -12,7 +12,7 @@ import type { ChunkQueue } from "./chunk-queue.js";
 import { createConversation } from "./conversation.js";
 import { StrandlineHttpError } from "./errors.js";
 import { createFeed } from "./feed.js";
-import { RESYNC } from "./protocol.js";
+import { CHANGED, RESYNC } from "./protocol.js";
 import type { Chunk } from "./sse.js";
 import type { OnStatus } from "./status.js";
 
@@ -72,6 +72,8 @@ export function createThread(options: ThreadOptions): Thread {
   // Where the live thread is.
   let held: Chunk[] = [];
   let leaf: string | null = null;
+  /** The newest event that the conversation had when it was loaded. */
+  let seen = 0;
   let run: string | undefined;
   let expected: string | undefined;
   let quiet: unknown;
@@ -245,6 +247,7 @@ export function createThread(options: ThreadOptions): Thread {
     else queue.push({ type: "RAW", event: { type: "connected" }, source: "strandline" });
     isTold ||= messages.length > 0;
     leaf = found.leaf;
+    seen = found.seq ?? 0;
     expected = active;
     run = quiet = undefined;
     isStale = isOvertaken = false;
@@ -294,6 +297,8 @@ export function createThread(options: ThreadOptions): Thread {
       give(chunk);
       return true;
     }
+    if (chunk.type === "CUSTOM" && chunk.name === CHANGED)
+      return (chunk.value as { seq: number }).seq <= seen;
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
     const isOf = quiet !== undefined && chunk.messageId === quiet;

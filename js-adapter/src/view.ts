@@ -1,4 +1,5 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
+import { type Branch, type Branches, grown, shrunk } from "./branch.js";
 import { StrandlineResyncError } from "./errors.js";
 import type { SessionMessage } from "./fold.js";
 import { createReply, type Reply } from "./reply.js";
@@ -61,6 +62,8 @@ export interface Content {
   /** Those that have not ended, oldest first. */
   readonly activeRuns: readonly SessionRun[];
   readonly readers: readonly SessionReader[];
+  /** Where those messages that have siblings stand among them: versions of the same question, answers to the same one. */
+  readonly branches: Branches;
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
 }
@@ -73,10 +76,14 @@ export interface View {
   reply(run: string): RunReply | undefined;
   /** Where the page of messages before those that are here ends. */
   readonly before: string | null;
-  prepend(messages: readonly SessionMessage[], versions: Versions, before: string | null): void;
+  prepend(older: Older): void;
   /** Forgets everything. */
   clear(): void;
 }
+
+/** The newest run that writes a message which is shown: others may be writing on another branch. */
+export const runShown = ({ activeRuns, messages }: Content): SessionRun | undefined =>
+  activeRuns.filter(({ messageId }) => messages.some(({ id }) => id === messageId)).at(-1);
 
 /** The chunks of a run, from its first one. */
 export interface RunReply {
@@ -90,16 +97,24 @@ interface Entry {
   /** Server-minted name of this version of the message: what `parent` means. */
   version: string;
   readonly message: SessionMessage;
+  branch?: Branch | undefined;
+  /** It is only here because others name it as their parent. */
+  isDeleted?: true;
 }
 
 /** Message id to version, where they differ. */
 type Versions = Readonly<Record<string, string>>;
 
-interface Snapshot {
-  session: SessionInfo;
-  messages: SessionMessage[];
+/** A page of messages (§8.6). */
+export interface Older {
+  messages: readonly SessionMessage[];
   versions: Versions;
+  branches?: Branches;
   page: { before: string | null };
+}
+
+interface Snapshot extends Older {
+  session: SessionInfo;
   active: { run: string; messageId: string; chunks: Chunk[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
@@ -122,6 +137,7 @@ export function createView(): View {
   let before: string | null = null;
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
+  let branches: Branches = {};
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
@@ -129,11 +145,18 @@ export function createView(): View {
   return {
     apply,
     content() {
-      const messages = path.map(({ message }) => message);
+      const there = path.filter(({ isDeleted }) => !isDeleted);
+      const messages = there.map(({ message }) => message);
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, readers, hasOlder: before !== null };
+      const placed = there.filter(({ branch }) => branch !== undefined);
+      const isPlaced =
+        placed.length === Object.keys(branches).length &&
+        placed.every(({ message, branch }) => branches[message.id] === branch);
+      if (!isPlaced)
+        branches = Object.fromEntries(placed.map(({ message, branch }) => [message.id, branch as Branch]));
+      return { info, messages: shown, runs, activeRuns, readers, branches, hasOlder: before !== null };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -142,9 +165,9 @@ export function createView(): View {
     get before() {
       return before;
     },
-    prepend(older, versions, next) {
-      path = [...older.map((message) => ({ version: versions[message.id] ?? message.id, message })), ...path];
-      before = next;
+    prepend(older) {
+      path = [...entriesOf(older), ...path];
+      before = older.page.before;
     },
     clear() {
       forget();
@@ -176,6 +199,25 @@ export function createView(): View {
         if (role === "user" && info?.title === null) note({ title: titleOf(message) });
         return;
       }
+      case "message-replaced": {
+        const { message: version, parts, metadata } = event;
+        path = path.map((entry) => {
+          if (entry.version !== version) return entry;
+          const { id, role } = entry.message;
+          const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
+          if (role === "user" && info?.title === null) note({ title: titleOf(message) });
+          return { ...entry, message };
+        });
+        note({ updatedAt: event.at as number });
+        return;
+      }
+      case "message-deleted":
+        remove(event.message as string);
+        note({ updatedAt: event.at as number });
+        return;
+      case "branch-selected":
+        if (path.at(-1)?.version !== event.leaf) throw new StrandlineResyncError();
+        return;
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
         const reply = createReply(messageId as string);
@@ -212,7 +254,7 @@ export function createView(): View {
     }
   }
 
-  function load({ session, messages, versions, page, active, ...rest }: Snapshot): void {
+  function load({ session, page, active, ...rest }: Snapshot): void {
     forget();
     info = session;
     take(rest.runs);
@@ -225,20 +267,42 @@ export function createView(): View {
       replies.set(run, reply);
       writing.set(messageId, reply);
     }
-    path = messages.map((message) => {
-      const version = versions[message.id] ?? message.id;
-      const reply = writing.get(message.id);
-      return reply === undefined ? { version, message } : entryOf(version, reply);
+    path = entriesOf({ ...rest, page }).map((entry) => {
+      const reply = writing.get(entry.message.id);
+      return reply === undefined ? entry : entryOf(entry.version, reply, entry.branch);
     });
   }
 
   /** A message whose parent is not the last one begins another branch: what came after the parent is not on it. */
   function append({ parent, at }: SessionEvent, entry: Entry): void {
     const length = parent === undefined ? 0 : path.findIndex(({ version }) => version === parent) + 1;
-    if (parent !== undefined && length === 0) throw new StrandlineResyncError();
-    if (length === 0) before = null;
+    const beside = path[length];
+    // A parent, or siblings, that this page does not know.
+    const isUnknown = length === 0 && (parent !== undefined || before !== null);
+    if (isUnknown || beside?.isDeleted) throw new StrandlineResyncError();
+    if (beside?.version === entry.version) entry.branch = beside.branch;
+    else if (beside?.message.role === entry.message.role)
+      entry.branch = grown(
+        beside.branch ?? { index: 0, count: 1, versions: [beside.version] },
+        entry.version,
+      );
     path = [...path.slice(0, length), entry];
     note({ updatedAt: at as number });
+  }
+
+  function remove(version: string): void {
+    const index = path.findIndex((entry) => entry.version === version);
+    // What is shown instead of the last one, and where the page begins then, only the server knows.
+    if (index >= 0 && (index === path.length - 1 || (index === 0 && before !== null)))
+      throw new StrandlineResyncError();
+    path = path.map((entry) => {
+      if (entry.version === version) return { ...entry, isDeleted: true };
+      if (entry.branch === undefined) return entry;
+      const branch = shrunk(entry.branch, version);
+      if (branch === undefined) throw new StrandlineResyncError();
+      if (branch.count === entry.branch.count) return entry;
+      return withBranch(entry, branch.count > 1 ? branch : undefined);
+    });
   }
 
   function note(fields: Partial<SessionInfo>): void {
@@ -267,10 +331,27 @@ export function createView(): View {
   }
 }
 
-const entryOf = (version: string, reply: Reply): Entry => ({
+const entryOf = (version: string, reply: Reply, branch?: Branch): Entry => ({
   version,
+  branch,
   get message() {
     return reply.message;
+  },
+});
+
+const entriesOf = ({ messages, versions, branches = {} }: Older): Entry[] =>
+  messages.map((message) => ({
+    version: versions[message.id] ?? message.id,
+    message,
+    branch: branches[message.id],
+  }));
+
+/** Not a spread: what is being written is asked for each time. */
+const withBranch = (entry: Entry, branch: Branch | undefined): Entry => ({
+  version: entry.version,
+  branch,
+  get message() {
+    return entry.message;
   },
 });
 
