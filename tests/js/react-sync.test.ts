@@ -69,6 +69,9 @@ function view(
 ): SessionView {
   const activeRuns = writing.map((messageId) => ({ id: `run-${messageId}`, messageId, status: "running" }));
   const marked = messages.map((one) => (pending.includes(one.id) ? { ...one, pending: true } : one));
+  // What is being written is part of the session from its first moment.
+  const known = new Set(messages.map(({ id }) => id));
+  for (const id of writing) if (!known.has(id)) marked.push(reply(id, ""));
   return { id: "s1", status: "live", messages: marked, activeRuns, cursor } as unknown as SessionView;
 }
 

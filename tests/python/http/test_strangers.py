@@ -14,7 +14,7 @@ from rig import Answer, Rig, running
 from strandline.core.records import SessionRecord
 from strandline.http.auth import Action, Auth, Identity
 
-EMPTY = {"messages": [], "activeRun": None, "cursor": None, "runs": {}}
+EMPTY = {"messages": [], "activeRun": None, "cursor": None, "runs": {}, "branches": {}}
 
 
 async def who(request: Request) -> dict[str, Any]:

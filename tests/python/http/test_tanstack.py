@@ -382,6 +382,8 @@ async def test_unknown_and_foreign_threads_hydrate_empty(rig: Rig) -> None:
         "page": {"truncated": False},
         "cursor": None,
         "leaf": None,
+        "branches": {},
+        "seq": 0,
     }
     assert await hydrate(rig, "nothing") == nothing
     assert await hydrate(rig, **{"x-user": "bob"}) == nothing
