@@ -212,6 +212,8 @@ class Journal:
                 self._segments.written(plan, self._clock.monotonic())
                 if self._segments.settled:
                     self._end_settling()
+                else:
+                    self._wakeup.set()
             else:
                 self._give_up(works)
             self._writing = []
