@@ -62,9 +62,10 @@ async def test_a_kill_around_the_deletion_of_a_message_leaves_all_of_it_or_nothi
     server = serve(env={"STRANDLINE_LOCK_WAIT": "5"})
     async with Visitor(server) as visitor, httpx.AsyncClient(timeout=30) as http:
         url = f"{server.url}/api/sessions/c"
-        said = {"message": {"id": "u1", "role": "user", "parts": [{"type": "text", "text": f"count to 3. {SECRET}"}]}}
+        parts = [{"type": "text", "text": "count to 3 every 1 ms"}, {"type": "data-note", "data": SECRET}]
+        said = {"message": {"id": "u1", "role": "user", "parts": parts}}
         assert (await http.post(f"{url}/messages", json=said)).status_code == 202
-        await visitor.ask("c", "count to 100000 every 1 ms").until_text(5)
+        await visitor.ask("c", "count to 100000 every 1 ms", id="u2").until_text(5)
         reply = (await visitor.history("c"))["activeRun"]["messageId"]
         wishes = [
             asyncio.create_task(http.delete(f"{url}/messages/u1")),
