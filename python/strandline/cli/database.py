@@ -127,7 +127,8 @@ def _picture(inspector: Inspector, session_id: str) -> _Picture | None:
         return None
     state = SessionState(session, messages, runs)
     contents = {run.message: _written(events, run) for run in runs if run.active}
-    return _Picture(session, state.path(), len(messages), runs, events, contents)
+    versions = sum(not message.deleted for message in messages)
+    return _Picture(session, state.path(), versions, runs, events, contents)
 
 
 def _written(events: Sequence[tuple[int, bytes]], run: RunRecord) -> FoldState:

@@ -193,6 +193,10 @@ class _Page:
     def _ended(self, frame: Mapping[str, Any]) -> None:
         self._aside(f"── {transcript.outcome(frame.get('status'), frame.get('reason'), frame.get('error'))}")
 
+    def _changed(self, frame: Mapping[str, Any]) -> None:
+        name = terminal.line(str(frame.get("message_id")))
+        self._aside(_CHANGED[str(frame["type"])].format(name))
+
     def _aside(self, text: str) -> None:
         terminal.fresh_line()
         terminal.say(text)
@@ -207,10 +211,17 @@ class _Page:
         self._begun = True
 
 
+_CHANGED = {
+    "branch-selected": "(another branch is shown, up to message {})",
+    "message-replaced": "(message {} says something else now; `strandline show` has it)",
+    "message-deleted": "(message {} was deleted)",
+}
+
 _SHOWN: dict[str, Callable[[_Page, Mapping[str, Any]], None]] = {
     "message-created": _Page._message,
     "run-queued": _Page._queued,
     "appended": _Page._appended,
     "message-reset": _Page._reset,
     "run-ended": _Page._ended,
+    **dict.fromkeys(_CHANGED, _Page._changed),
 }

@@ -136,6 +136,8 @@ def _regenerate(request: Request, state: SessionState) -> Decision:
         return Start(found.version)
     if found.parent is None:
         return Refuse("unknown-message", f"The message {found.message_id!r} does not answer anything.")
+    if state.messages[found.parent].deleted:
+        return Refuse("unknown-message", f"What the message {found.message_id!r} answers was deleted.")
     return Start(found.parent)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -36,11 +35,12 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
     stored = await store.messages(session.id, [message.version for message in chosen.messages])
     if session.feed.deleted:
         return await hydrated(None, store, None, None)
-    if session.feed.erasures != erasures or any(message.deleted for message in stored):
-        await asyncio.sleep(0)  # what the store has already is published in a moment
+    if session.feed.erasures != erasures:
         return await hydrated(session, store, limit, before)
     leaf = path[-1].message_id if path else None
-    answer = _answer([_placed(message, places) for message in stored], runs, chosen.before, cursor, leaf)
+    answer = _answer(
+        [_placed(message, places) for message in stored if not message.deleted], runs, chosen.before, cursor, leaf
+    )
     return {**answer, "branches": places, "seq": seq}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -136,10 +135,10 @@ async def view(
     stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
     if session.feed.deleted:
         raise SessionGone(session.id)
-    if session.feed.erasures != erasures or any(message.deleted for message in stored):
-        await asyncio.sleep(0)  # what the store has already is published in a moment
+    if session.feed.erasures != erasures:
         return await view(session, store, wanted, last, reader_id)
-    contents = {message.version: message for message in stored}
+    # What the store has deleted already is published in a moment.
+    contents = {message.version: message for message in stored if not message.deleted}
     shown: list[Any] = []
     for message in path:
         if message.version in writing:

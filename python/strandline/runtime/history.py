@@ -6,7 +6,6 @@ moment unless there was one meanwhile: then it is taken again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -62,9 +61,10 @@ async def page(
     messages = await store.messages(session.id, [message.version for message in found.messages])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
-    if session.feed.erasures != erasures or any(message.deleted for message in messages):
-        await asyncio.sleep(0)  # what the store has already is published in a moment
+    if session.feed.erasures != erasures:
         return await page(session, store, limit, before=before, after=after)
+    # What the store has deleted already is published in a moment.
+    messages = [message for message in messages if not message.deleted]
     return History(messages, runs, shown[-1] if shown else None, cursor, found.before, found.after, places)
 
 

@@ -223,3 +223,37 @@ def test_times_that_make_no_sense_do_not_end_the_command() -> None:
     assert terminal.when(None) == "-"
     assert terminal.when(10**18) == "?"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", terminal.when(1_700_000_000_000))
+
+
+def test_what_was_deleted_is_not_shown(demo: Server, say: Any) -> None:
+    db = database(demo)
+    post(demo.api, "deleted", "m1", "count to 3 every 1 ms", whole=True)
+    post(demo.api, "deleted", "m2", "the word is tamarind", whole=True)
+    (reply,) = [each["id"] for each in shown(say, db, "deleted")["messages"][-1:]]
+    for id in ("m2", reply):
+        assert httpx.delete(f"{demo.api}/sessions/deleted/messages/{id}").status_code == 204
+    for more in ((), ("--events",), ("--events", "--json"), ("--json",)):
+        code, out, err = say("show", "deleted", "--db", db, *more)
+        assert (code, err) == (0, "")
+        assert "tamarind" not in out
+        assert "1 2 3" in out or "--events" in more
+        assert "other branches" not in out
+    assert '"erased"' in say("show", "deleted", "--db", db, "--events", "--json")[1]
+
+
+def test_tail_says_what_was_changed(demo: Server, tmp_path: Path) -> None:
+    post(demo.api, "changed", "m1", "count to 3 every 1 ms", whole=True)
+    session = f"{demo.api}/sessions/changed"
+    with command("tail", "changed", "--url", demo.api, cwd=tmp_path) as tail:
+        until("the snapshot", lambda: "── assistant" in tail.out)
+        first = httpx.get(f"{session}/messages").json()["messages"][-1]["id"]
+        again = {"trigger": "regenerate-message"}
+        assert httpx.post(f"{session}/messages", json=again).status_code == 202
+        tail.says("── completed")
+        assert httpx.post(f"{session}/branch", json={"message": first}).status_code == 200
+        parts = {"parts": [{"type": "text", "text": "else"}]}
+        assert httpx.patch(f"{session}/messages/m1", json=parts).status_code == 200
+        assert httpx.delete(f"{session}/messages/m1").status_code == 204
+        tail.says(rf"\(another branch is shown, up to message {first}\)\n")
+        tail.says(r"\(message m1 says something else now.*\)\n\(message m1 was deleted\)\n$")
+        assert tail.end(signal.SIGINT) == 130

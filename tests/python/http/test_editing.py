@@ -262,6 +262,14 @@ async def test_deleting_the_last_reply_shows_the_one_beside_it(rig: Rig) -> None
     assert (await seen(rig))["texts"] == ["again", "a new beginning"]
 
 
+async def test_a_reply_whose_question_was_deleted_is_not_made_again(rig: Rig) -> None:
+    await answered(rig, "one", "u1", "first")
+    await delete(rig, "u1")
+    again = await rig.ask("POST", f"{C}/messages", {"trigger": "regenerate-message"})
+    assert (again.status, again.code) == (409, "unknown-message")
+    assert len(rig.agent.calls) == 1
+
+
 async def test_a_title_goes_with_the_message_that_gave_it(rig: Rig) -> None:
     await answered(rig, SECRET, "u1", "first")
     await delete(rig, "u1")
