@@ -312,10 +312,37 @@ async def test_a_reader_of_the_feed_that_was_away_is_told_to_begin_again(rig: Ri
         await feed.drop()
 
 
-async def test_a_slow_reader_is_not_shown_what_was_deleted_meanwhile(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("strandline.runtime.reading_session.PIECE", 1)
-    monkeypatch.setattr("strandline.runtime.reading.PIECE", 1)
-    async with running(tmp_path / "chat.db") as rig:
+SLOW = ["in the log", "between two writes"]
+
+
+@pytest.mark.parametrize("where", SLOW)
+@pytest.mark.parametrize("wire", ["run", "feed", "join"])
+async def test_a_slow_reader_is_not_shown_what_was_deleted_meanwhile(
+    tmp_path: Path, monkeypatch: Any, where: str, wire: str
+) -> None:
+    for module in ("reading_session", "reading", "reading_ag_ui"):
+        monkeypatch.setattr(f"strandline.runtime.{module}.PIECE", 1)
+    wishes: list[asyncio.Task[Answer]] = []
+
+    async def deleted() -> None:
+        """Somebody deletes the reply, just now."""
+        if not wishes:
+            wishes.append(asyncio.create_task(delete(rig, call.run.message_id)))
+            await asyncio.wait(wishes)
+
+    def slowly(app: Any) -> Any:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            async def sent(message: Any) -> None:
+                await send(message)
+                if b"one" in message.get("body", b"") and reading and where == SLOW[1]:
+                    await deleted()
+
+            await app(scope, receive, sent)
+
+        return wrapped
+
+    reading = False
+    async with running(tmp_path / "chat.db", wrap=slowly) as rig:
         answer, call = await rig.begun()
         for word in ("one", "two", SECRET):
             call.say(word)
@@ -326,21 +353,30 @@ async def test_a_slow_reader_is_not_shown_what_was_deleted_meanwhile(tmp_path: P
         await rig.go_cold()
         session = await rig.sessions.find("c")
         first = f"{session.state.record.epoch}.3.1"
-        deleting: list[asyncio.Task[Answer]] = []
-        events = rig.store.inner.events
+        events, reads = rig.store.inner.events, 0
 
-        async def slow(*which: Any) -> Any:
-            found = await events(*which)
-            if not deleting:
-                deleting.append(asyncio.create_task(delete(rig, call.run.message_id)))
-                await asyncio.wait(deleting)
+        async def slow(session: str, first: int, last: int, *run: str | None) -> Any:
+            nonlocal reads
+            found = await events(session, first, last, *run)
+            reads += first != last
+            # The first time the run is looked through from the cursor, the second time it is told.
+            if where == SLOW[0] and reads == (2 if wire == "run" else 1):
+                await deleted()
             return found
 
         monkeypatch.setattr(rig.store.inner, "events", slow)
-        reader = await (await rig.resume("c", first, shim=True)).end()
-        assert reader.frames[-1].chunk["code"] == "resync"
+        reading = True
+        if wire == "run":
+            reader = await (await rig.resume("c", first, shim=True)).end()
+            assert reader.frames[-1].chunk["code"] == "resync"
+        elif wire == "feed":
+            reader = await followed(rig, first)
+            assert "snapshot" in kinds(reader) or "resync" in kinds(reader)
+        else:
+            reader = await (await rig.open("GET", f"/api/tanstack?runId={call.run.id}&offset=-1")).end()
+            assert reader.status == 409 or reader.frames[-1].chunk["code"] == "resync"
+        assert wishes[0].result().status == 204
         assert SECRET.encode() not in reader.body
-        assert deleting[0].result().status == 204
 
 
 @pytest.mark.parametrize("order", range(4))
