@@ -9,7 +9,6 @@ from strandline.codecs.sse import OPENING
 from strandline.core.events import run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
-from strandline.core.records import SessionRecord
 from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
 from strandline.runtime.live import LiveSession
 from strandline.runtime.readers import Reader
@@ -49,7 +48,8 @@ class Thread:
         self._store = store
         self._own: dict[str, Encoding] = {}
         self._checked: tuple[list[Told], int] | None = None
-        self._path: tuple[SessionRecord, frozenset[str]] | None = None
+        shown = {run.id for run in session.state.writing()}
+        self._elsewhere = {run.id for run in session.state.active()} - shown
         self._skip = 0 if cursor.frame == ALL_FRAMES else cursor.frame
         self.position = cursor.seq + 1 if cursor.frame == ALL_FRAMES else cursor.seq
         self.cursor = cursor
@@ -86,13 +86,10 @@ class Thread:
         return (found, True) if self.position > upto else ([*found, ag_ui.RESYNC_FRAME], False)
 
     def _is_elsewhere(self, each: Told) -> bool:
-        """Whether a run has said this on a branch that is not shown. Who goes to that branch is told to load it."""
-        run_id, state = run_of(each.event), self._session.state
-        if run_id is None:
-            return False
-        if self._path is None or self._path[0] is not state.record:
-            self._path = state.record, frozenset(message.version for message in state.path())
-        return state.runs[run_id].message not in self._path[1]
+        """Whether a run has said this on a branch that was not shown when this reader came. Who goes there is told to
+        load it. The end of a run that was left behind meanwhile is told: somebody may wait for it."""
+        run_id = run_of(each.event)
+        return run_id is not None and (run_id in self._elsewhere or self._session.state.runs[run_id].spawned)
 
     def _due(self, each: Told) -> tuple[bytes, ...]:
         if self._is_elsewhere(each):
