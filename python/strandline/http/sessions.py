@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
@@ -20,7 +21,7 @@ from strandline.http.intake import caller_of, changes_in, limit_of, session_requ
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
-from strandline.http.wire import KEY_HEADER
+from strandline.http.wire import AGENT_HEADER, KEY_HEADER
 from strandline.runtime.history import page
 from strandline.runtime.live import LiveSession
 from strandline.runtime.service import Service
@@ -34,7 +35,7 @@ _FRESH = {"Cache-Control": "no-store"}
 _ARCHIVED = {"false": False, "true": True, "any": None}
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents) -> APIRouter:
     """The routes, without prefix; those of ``session_feed.py`` come after them."""
     routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
@@ -110,7 +111,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             session_id,
             asked,
             caller_of(identity, along),
-            agent_name(),
+            agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
         queued = Cursor(session.state.record.epoch, run.first_seq, 1)
