@@ -30,6 +30,9 @@ Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class StrandlineError(Exception):
     """Base class. Raise a subclass; the message is shown to the caller."""
@@ -38,10 +41,19 @@ class StrandlineError(Exception):
     status: int = 500
     title: str = "Something went wrong in the server"
 
-    def __init__(self, detail: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``members``: what the problem document says besides, for programs."""
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+        self.members = dict(members or {})
         if code is not None:
             self.code = code
 

@@ -121,6 +121,9 @@ class Settings:
     stop_memory_limit: int = _count(
         1000, 0, 1000000, "Most such stops remembered at a time; the oldest is forgotten first.", "stops"
     )
+    claim_timeout: float = _seconds(
+        30.0, 0.01, 86400.0, "How long a run waits for a remote agent to take it. Then it fails with `no-agent`."
+    )
     owed_for: float = _seconds(
         30.0,
         0.0,

@@ -267,9 +267,11 @@ async def running(
     clock: Any = None,
     wrap: Callable[[Any], Any] | None = None,
     auth: Any = None,
+    prepare: Callable[[Strandline], Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application."""
+    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application,
+    ``prepare`` is called with it before it serves."""
     clock = clock or ManualClock()
     failing = (
         store
@@ -279,6 +281,8 @@ async def running(
     agent = agent if agent is not None else ScriptedAgent()
     chat = Strandline(failing, auth=auth or Auth(user_of), clock=clock, settings=Settings(**{**FAST, **settings}))
     chat.agent(agent)
+    if prepare is not None:
+        prepare(chat)
     app: Any = FastAPI()
     app.include_router(chat.router, prefix="/api")
     async with chat.lifespan():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ Agent = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An agent under its name."""
+    """An agent under its name. One that runs elsewhere has no function here, but a lease: how many seconds its worker
+    may be silent (PROTOCOL §18)."""
 
     name: str
-    function: Agent
+    function: Agent | None
+    lease: float = 0.0
 
 
 class Agents:
@@ -28,17 +30,33 @@ class Agents:
 
     def add(self, function: Agent, name: str | None = None) -> None:
         """Take an agent in; without a name it has that of its function. Raises Misconfigured."""
-        named = name if name is not None else getattr(function, "__name__", type(function).__name__)
+        self._add(Named(name if name is not None else getattr(function, "__name__", type(function).__name__), function))
+
+    def add_remote(self, name: str, lease: float) -> None:
+        """Take in an agent that runs elsewhere. Raises Misconfigured."""
+        if not 0.1 <= lease <= 86400:
+            raise Misconfigured(f"The lease of a remote agent must be 0.1 to 86400 seconds, not {lease!r}.")
+        self._add(Named(name, None, float(lease)))
+
+    def _add(self, agent: Named) -> None:
         try:
-            check_id(named, "agent's name")
+            check_id(agent.name, "agent's name")
         except InvalidId as error:
             raise Misconfigured(f"{error} Write @chat.agent(name=...).") from None
-        if named in self._known:
-            raise Misconfigured(f"There is an agent called {named} already: give this one another name.")
-        self._known[named] = Named(named, function)
+        if agent.name in self._known:
+            raise Misconfigured(f"There is an agent called {agent.name} already: give this one another name.")
+        self._known[agent.name] = agent
 
     def __bool__(self) -> bool:
         return bool(self._known)
+
+    def __iter__(self) -> Iterator[Named]:
+        return iter(self._known.values())
+
+    def elsewhere(self, name: str) -> bool:
+        """Whether the agent of this name runs in another process."""
+        agent = self._known.get(name)
+        return agent is not None and agent.function is None
 
     def get(self, name: str) -> Named | None:
         """The agent of this name, or None: a later version of the application may not have it any more."""

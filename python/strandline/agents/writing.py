@@ -71,7 +71,7 @@ class Writer:
             if kind in _TERMINAL or kind.endswith(("-end", "finish-step")):
                 return  # what producers send after an error to tidy up
             raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
-        name = _DELTAS.get(kind)
+        name = DELTAS.get(kind)
         if name is None:
             # A copy: the agent may go on using its objects, and what was logged must stay as it was.
             blob = _dump(chunk)
@@ -81,9 +81,9 @@ class Writer:
             return
         # Also a copy, though only a delta with more than its text can hold something that changes.
         extra: Chunk = chunk if len(chunk) == 3 else orjson.loads(_dump(chunk))
-        for piece in _split(chunk[name], self._settings.delta_limit):
+        for piece in split(chunk[name], self._settings.delta_limit):
             await self._turn()
-            self._append(kind, {**extra, name: piece}, _size(piece))
+            self._append(kind, {**extra, name: piece}, size_of(piece))
 
     def say(self, delta: str) -> bool:
         """Add text at once if nothing has to be waited for or opened, as for nine of ten deltas: the short way of
@@ -102,7 +102,7 @@ class Writer:
         ):
             return False
         self._since_pause += 1
-        self._put({"type": "text-delta", "id": part[1], "delta": delta}, _size(delta))
+        self._put({"type": "text-delta", "id": part[1], "delta": delta}, size_of(delta))
         return True
 
     async def _delta(self, family: str, delta: str) -> None:
@@ -112,7 +112,7 @@ class Writer:
             raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
         if has_lone_surrogate(delta):
             raise ChunkRefused("The text has half of a surrogate pair: join split characters first.")
-        for piece in _split(delta, self._settings.delta_limit) if delta else ():
+        for piece in split(delta, self._settings.delta_limit) if delta else ():
             await self._turn()
             if self._open is None or self._open[0] != family:
                 self._close_part()
@@ -120,7 +120,7 @@ class Writer:
                 part = self._mint("t" if family == "text" else "r")
                 self._put({"type": f"{family}-start", "id": part})
                 self._open = (family, part)
-            self._put({"type": f"{family}-delta", "id": self._open[1], "delta": piece}, _size(piece))
+            self._put({"type": f"{family}-delta", "id": self._open[1], "delta": piece}, size_of(piece))
 
     async def _turn(self) -> None:
         """Wait until something may be added. From here to the next await whatever is added stays together, also when
@@ -275,17 +275,17 @@ class Writer:
         await asyncio.shield(reset)
 
 
-_DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
+DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
 
 
-def _split(text: str, limit: int) -> list[str]:
+def split(text: str, limit: int) -> list[str]:
     """Pieces of at most ``limit`` bytes."""
     if len(text) <= limit // 4 or len(text.encode()) <= limit:
         return [text]
     return [text[start : start + limit // 4] for start in range(0, len(text), limit // 4)]
 
 
-def _size(delta: str) -> int:
+def size_of(delta: str) -> int:
     return 48 + (len(delta) if delta.isascii() else len(delta.encode()))
 
 

@@ -267,12 +267,15 @@ class RunRecovered:
 
 @dataclass(frozen=True, slots=True)
 class RunClaimed:
-    """A remote agent has taken the run. ``producer`` counts the takings: an older one may not write any more."""
+    """A remote agent has taken the run. ``producer`` counts the takings: an older one may not write any more.
+    ``holder`` is what the worker calls itself, ``claim`` the id of its request: the same again is the same taking."""
 
     at: int
     by: str
     run: str
     producer: int
+    holder: str | None = None
+    claim: str | None = None
 
 
 Event = (
@@ -330,8 +333,8 @@ def run_of(event: Event) -> str | None:
 
 
 def frames_in(event: Event) -> int:
-    """How many places for a cursor an event has: one per chunk, or one."""
-    return len(event.chunks) if isinstance(event, Appended) else 1
+    """How many places for a cursor an event has: one per chunk, but always one."""
+    return len(event.chunks) or 1 if isinstance(event, Appended) else 1
 
 
 def to_plain(event: Event) -> dict[str, Any]:
@@ -353,12 +356,15 @@ def to_plain(event: Event) -> dict[str, Any]:
 
 
 def shown(event: Event) -> dict[str, Any]:
-    """The same as readers may see it: without what was kept for the agent alone."""
+    """The same as readers may see it: without what was kept for the agent, or for who writes, alone."""
     plain = to_plain(event)
     if type(event) is RunQueued:
         plain.pop("body", None)
     elif type(event) is Appended:
         plain.pop("sent", None)
+    elif type(event) is RunClaimed:
+        plain.pop("holder", None)
+        plain.pop("claim", None)
     return plain
 
 

@@ -16,10 +16,12 @@ from fastapi import APIRouter, FastAPI
 
 from strandline.agents.catalog import Agents
 from strandline.agents.invoke import call
+from strandline.agents.leases import Leases
 from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
+from strandline.http import agents as agent_wire
 from strandline.http import ai_sdk, doctor, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
@@ -79,6 +81,7 @@ class Strandline:
         opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
         self.service = Service(opened, clock or SystemClock(), self.settings)
         self._agents = Agents()
+        self._leases = Leases(self.service.clock, self.settings)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
@@ -101,6 +104,12 @@ class Strandline:
             return partial(self.agent, name=name)
         self._agents.add(function, name)
         return function
+
+    def remote_agent(self, name: str, *, lease: float = 30.0) -> None:
+        """An agent called ``name`` runs in another process, in any language, and answers over ``/api/agents``
+        (docs/remote-agents.md). ``lease``: seconds after which a worker that says nothing counts as gone; the run then
+        ends as lost."""
+        self._agents.add_remote(name, lease)
 
     def on_end(self, function: _HookT) -> _HookT:
         """Decorator: called with ``Ended`` after every run, once its end is durable. Async or plain; may raise (it is
@@ -150,7 +159,8 @@ class Strandline:
                 self._running -= 1
             return
         try:
-            await self.service.start(self._invoke, self._ended)
+            await self.service.start(self._invoke, self._ended, self._agents.elsewhere)
+            self._leases.serve(self.service.sessions)
             try:
                 with on_exit_signal(self.service.drain):
                     yield
@@ -166,6 +176,8 @@ class Strandline:
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(ai_sdk.router(self.service, identify, self._allows, self._agents), prefix="/chat")
         routes.include_router(tanstack.router(self.service, identify, self._allows, self._agents), prefix="/tanstack")
+        wire = agent_wire.router(self.service, identify, self._allows, self._agents, self._leases)
+        routes.include_router(wire, prefix="/agents")
         routes.include_router(doctor.router(self.service, identify), prefix="/doctor")
 
         routes.include_router(health.router(self.service))
@@ -180,6 +192,8 @@ class Strandline:
         agent = self._agents.get(record.agent)
         if agent is None:
             raise LookupError(f"there is no agent called {record.agent}")
+        if agent.function is None:
+            return await self._leases.hold(session, live, record, agent.lease)
         context = await self.service.sessions.context(session, record.parent)
         run = Run(self.service.sessions, self.settings, session, live, record, context)
         return await call(agent.function, run)

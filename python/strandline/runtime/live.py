@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strandline.core.coalesce import Coalescer
-from strandline.core.events import Appended, Event, MessageReset, RunStarted
+from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, frames_in
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
@@ -38,23 +38,36 @@ class Caller:
 
 class Pending(Coalescer):
     """What a run has produced and the journal has not committed yet. Agents that wait for room go on once ``release``
-    says that something was committed."""
+    says that something was committed. ``sent``: the number of the newest request of a remote agent in it."""
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_waiters", "sent")
 
     def __init__(self) -> None:
         super().__init__()
         self._waiters: list[asyncio.Future[None]] = []
+        self.sent: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.sent is not None or super().__bool__()
+
+    def take(self) -> tuple[Chunk, ...]:
+        """Everything, joined; what remains is empty."""
+        self.sent = None
+        return super().take()
 
     async def room(self, limit: int) -> None:
         """Wait until fewer than ``limit`` bytes wait for a commit."""
         while self.size >= limit:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self.released()
+
+    async def released(self) -> None:
+        """Wait for the next ``release``."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def release(self) -> None:
-        """Wake the agents that wait for room."""
+        """Wake those who wait for a commit."""
         if not self._waiters:
             return
         waiters, self._waiters = self._waiters, []
@@ -70,10 +83,34 @@ def started(message_id: str) -> FoldState:
     return fold
 
 
-class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
+@dataclass(slots=True)
+class Claimed:
+    """Who writes a run from elsewhere, by its log: the newest producer and what its worker calls itself, every claim so
+    far with its producer, and the number of the newest request of this producer that is in the log."""
 
-    __slots__ = ("_epoch", "_place", "_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending")
+    producer: int
+    holder: str | None
+    claims: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+
+
+class LiveRun:
+    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``claimed``: None as
+    long as no remote agent has taken it."""
+
+    __slots__ = (
+        "_epoch",
+        "_place",
+        "_snapshots",
+        "broken",
+        "caller",
+        "claimed",
+        "fold",
+        "id",
+        "message",
+        "over",
+        "pending",
+    )
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
@@ -83,6 +120,7 @@ class LiveRun:
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
         self.pending = Pending()
+        self.claimed: Claimed | None = None
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
@@ -123,7 +161,14 @@ class LiveRun:
         if isinstance(event, Appended):
             for chunk in event.chunks:
                 self.fold.push(chunk)
-            self._place = (seq, len(event.chunks))
+            self._place = (seq, frames_in(event))
+            if event.sent is not None and self.claimed is not None:
+                self.claimed.sent = event.sent
+        elif isinstance(event, RunClaimed):
+            claims = {} if self.claimed is None else self.claimed.claims
+            if event.claim is not None:
+                claims[event.claim] = event.producer
+            self.claimed = Claimed(event.producer, event.holder, claims)
         elif isinstance(event, RunStarted):
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 from strandline.errors import NotStarted
@@ -82,8 +83,11 @@ class Service:
             pending_bytes=sum(live.pending.size for live in runs),
         )
 
-    async def start(self, invoke: Invoke, on_end: Ended) -> None:
-        """Open the store, end what an earlier process left unfinished, begin to serve."""
+    async def start(
+        self, invoke: Invoke, on_end: Ended, elsewhere: Callable[[str], bool] = lambda agent: False
+    ) -> None:
+        """Open the store, end what an earlier process left unfinished (but see ``Registry.elsewhere``), begin to
+        serve."""
         number = await self.store.open()
         if self.settings.collector == "calm":
             self._collector.enter_context(collector.calm())
@@ -94,8 +98,10 @@ class Service:
             self._runner.sessions = sessions = Sessions(
                 self.store, self._journal, self.clock, self.settings, self.tally
             )
+            sessions.elsewhere = elsewhere
             self._journal.start(number)
             lost = await sessions.recover()
+            self._runner.carry_on()
         except BaseException:
             if self._journal is not None:
                 await self._journal.stop()

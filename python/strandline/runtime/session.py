@@ -18,8 +18,8 @@ from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
-from strandline.errors import NotFound, Unprocessable
-from strandline.runtime import managing, promises
+from strandline.errors import NotFound, ShuttingDown, TooMany, Unprocessable
+from strandline.runtime import managing, promises, speaking
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
@@ -144,6 +144,25 @@ class Sessions(Submissions):
 
         return self.journal.enqueue(session, decide)
 
+    # ------------------------------------------------------------------ what nobody asked for
+
+    async def speak(
+        self, session_id: str, agent: str, may: May, *, holder: str, claim: str, answers: str | None
+    ) -> tuple[LiveSession, str]:
+        """Start a run of a remote agent that was not asked (PROTOCOL §18.7): its session, and the run, which is claimed
+        already. The same ``claim`` again is the same run. Raises NotFound, Unprocessable, Conflict, TooMany."""
+
+        def decide(session: LiveSession) -> Decided:
+            known = session.state.keyed(claim)
+            if known is None and not self.accepting:
+                raise ShuttingDown("The server is shutting down; ask again in a moment.")
+            if known is None and sum(len(each.live) for each in self.in_memory()) >= self._settings.max_active_runs:
+                raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
+            return speaking.speak(session, agent, holder, claim, answers, self._clock.now(), self._clock.mint)
+
+        run: tuple[LiveSession, str] = await self._decide_in(session_id, may, decide)
+        return run
+
     # ------------------------------------------------------------------ the session as a whole
 
     async def create(
@@ -212,7 +231,8 @@ class Sessions(Submissions):
     # ------------------------------------------------------------------ after a restart
 
     async def recover(self) -> int:
-        """End every run that an earlier process left unfinished as ``lost``, with the words that it said."""
+        """End every run that an earlier process left unfinished as ``lost``, with the words that it said; but those
+        whose agent lives elsewhere go on, and are in their sessions again."""
         lost = await self.store.unfinished()
         waiting = []
         for run in lost:
@@ -220,13 +240,16 @@ class Sessions(Submissions):
             if session is None:
                 continue
             live = await self._revive(session, run)
+            if run.status is Status.RUNNING and self.elsewhere(run.agent):
+                continue
             waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
         await asyncio.gather(*waiting)
-        return len(lost)
+        return len(waiting)
 
     async def _revive(self, session: LiveSession, run: RunRecord) -> LiveRun:
         epoch = session.state.record.epoch
-        live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
+        caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
+        live = LiveRun(run.id, run.message, started(run.message_id), caller, Cursor(epoch, run.first_seq, 0))
         session.live[run.id] = live
         for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
             live.replay(seq, native.decode(line))

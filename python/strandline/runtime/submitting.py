@@ -157,7 +157,8 @@ class Submissions(Registry):
                 )
             )
         run_id, message = request.run or self._clock.mint("run"), self._clock.mint("msg")
-        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key))
+        body = caller.body if self.elsewhere(agent) else None
+        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key, body=body))
         named = start.create.id if start.create is not None else None
         names = meant_by(request.key, named)
         reason = self._stops.find(caller.user, session.id, names, self._clock.monotonic())
