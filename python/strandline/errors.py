@@ -187,6 +187,10 @@ class RunOver(StrandlineError):
     code, title = "run-over", "The run has ended"
 
 
+class PublicError(Exception):
+    """Raise this in an agent to fail the run with a text that the user may read."""
+
+
 class Misconfigured(StrandlineError):
     """The application was put together wrongly; the message says how to mend it."""
 

@@ -17,6 +17,7 @@ ROOMS = {
     "runtime": {"core", "codecs", "stores"},
     "agents": {"core", "codecs", "stores", "runtime"},
     "http": {"core", "codecs", "stores", "runtime", "agents"},
+    "remote": {"core"},
     "demo": {"core", "codecs", "stores", "runtime", "agents", "http"},
     "testing": {"core", "codecs", "stores", "runtime", "agents", "http"},
     "cli": {"core", "codecs", "stores", "runtime", "agents", "http", "demo"},

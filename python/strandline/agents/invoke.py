@@ -20,7 +20,7 @@ from strandline.agents.run import Run
 from strandline.agents.writing import aclose
 from strandline.core.chunks import has_lone_surrogate
 from strandline.core.run import Status
-from strandline.errors import ChunkRefused, RunOver
+from strandline.errors import ChunkRefused, PublicError, RunOver
 from strandline.runtime.ending import Ending
 
 logger = logging.getLogger("strandline.agent")
@@ -31,10 +31,6 @@ PUBLIC_ERROR = "The reply failed. Please try again."
 
 _in_threads: set[asyncio.Future[Any]] = set()
 """The calls whose thread has not come to its end, also those for which nobody waits any more."""
-
-
-class PublicError(Exception):
-    """Raise this in an agent to fail the run with a text that the user may read."""
 
 
 async def call(agent: Agent, run: Run) -> Ending:

@@ -250,7 +250,8 @@ class Leases:
         kept = True
         try:
             while (left := lease.until - self.clock.monotonic()) > 0:
-                await self.clock.sleep(left)
+                # No longer than a lease: it may begin in the middle of the wait for a worker, and end before that.
+                await self.clock.sleep(min(left, seconds))
             kept = False
         finally:
             del self._held[record.id]

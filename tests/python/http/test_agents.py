@@ -63,6 +63,7 @@ class Worker(Client):
 
 @asynccontextmanager
 async def served(path: Path | None = None, **more: Any) -> AsyncIterator[Rig]:
+    more = {"claim_timeout": 100.0, **more}
     async with running(path, auth=Auth(who), prepare=lambda chat: chat.remote_agent("far", lease=LEASE), **more) as rig:
         yield rig
 
