@@ -212,8 +212,10 @@ async def test_a_request_that_adds_no_chunk_counts_all_the_same(far: Rig) -> Non
     answer, worker = await asked(far)
     assert (await worker.append({"type": "start", "messageId": "mine"})).json["sequence"] == 1
     assert (await worker.append()).json["sequence"] == 2
-    assert (await worker.append("words")).json["sequence"] == 3
     joined = await far.resume("c")
+    await joined.until(lambda: joined.frames)
+    assert joined.types == ["start"]
+    assert (await worker.append("words")).json["sequence"] == 3
     feed = await far.open("GET", "/api/sessions/c/events")
     tan = await far.open("GET", f"/api/tanstack?runId={worker.run}&offset=-1")
     await worker.append({"type": "finish", "finishReason": "length"})
@@ -290,17 +292,19 @@ async def test_a_worker_that_was_restarted_goes_on_and_its_zombie_is_refused(far
 async def test_what_the_old_producer_was_promised_is_there_before_the_new_one(far: Rig) -> None:
     answer, old = await asked(far)
     far.store.hang()
-    late = asyncio.create_task(old.append("old "))
+    early = asyncio.create_task(old.append("very ", sequence=1))
+    await asyncio.sleep(0.01)  # that is being committed, and this one waits for the next commit
+    late = asyncio.create_task(old.append("old ", sequence=2))
     await asyncio.sleep(0.01)
     new = Worker(far.app)
     taking = asyncio.create_task(new.claim(old.run, "second"))
     await asyncio.sleep(0.01)
     far.store.mend()
-    assert (await taking).json["partial"]["parts"][-1]["text"] == "old "
-    assert (await late).status == 200
+    assert (await taking).json["partial"]["parts"][-1]["text"] == "very old "
+    assert [(await early).status, (await late).status] == [200, 200]
     await new.append("new")
     await new.end()
-    assert (await answer.end()).text == "old new"
+    assert (await answer.end()).text == "very old new"
 
 
 # ---------------------------------------------------------------------- time
@@ -525,6 +529,19 @@ async def test_a_run_goes_on_over_a_restart_of_the_server(tmp_path: Path, unfrie
         await rig.clock.advance(LEASE + 1)
         await until(lambda: rig.chat.counters().active_runs == 0)
         assert (await reply(rig, "waiting"))[1]["status"] == "lost"
+
+
+async def test_a_server_that_shuts_down_tells_no_worker_to_stop(tmp_path: Path) -> None:
+    async with served(tmp_path / "chat.db") as rig:
+        answer, worker = await asked(rig)
+        listening = await worker.work()
+        await worker.append("so far")
+    await listening.end()
+    await answer.end()
+    assert [frame.chunk["type"] for frame in listening.frames] == ["run"]
+    assert answer.frames[-1].chunk["code"] == "shutting-down"
+    late = await worker.append("more")
+    assert (late.status, late.code) == (503, "not-started")
 
 
 async def test_an_open_text_of_requests_without_chunks_goes_on_over_a_restart(tmp_path: Path) -> None:
