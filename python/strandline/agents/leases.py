@@ -23,7 +23,6 @@ from strandline.errors import (
     ChunkRefused,
     Conflict,
     RunOver,
-    ShuttingDown,
     StoreUnavailable,
     Unavailable,
     Unprocessable,
@@ -151,7 +150,7 @@ class Lease:
             if claimed.sent >= said.sequence:
                 return
             if self.gone:
-                raise ShuttingDown("The server is shutting down; send this again in a moment.")
+                raise leaving()
             await self.live.pending.released()
         raise _over(self.record)
 
@@ -196,7 +195,7 @@ class Lease:
         """Refuse what would have to wait: the worker keeps it, and sends it again."""
         settings = self._leases.settings
         if self.gone:
-            raise ShuttingDown("The server is shutting down; send this again in a moment.")
+            raise leaving()
         if not self._leases.sessions.journal.healthy:
             raise StoreUnavailable("The store cannot be written just now; send this again in a moment.")
         if self._waiting >= settings.max_waiting or self.live.pending.size >= settings.pending_limit:
@@ -277,6 +276,11 @@ def ending_of(status: str, error: str | None, finish_reason: str | None, usage: 
     if status == "completed":
         return Ending(Status.COMPLETED, "completed", None, finish_reason, usage, after_pending=True)
     return Ending(Status.FAILED, "agent-error", error or PUBLIC_ERROR, usage=usage, after_pending=True)
+
+
+def leaving() -> Unavailable:
+    """For a run that is active, but has no lease: its end is not recorded yet, or it goes on under the next server."""
+    return Unavailable("This run is about to end, or this server is; ask again in a moment.")
 
 
 def _fenced() -> Conflict:

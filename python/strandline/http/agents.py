@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
-from strandline.agents.leases import Lease, Leases, Said, ending_of
+from strandline.agents.leases import Lease, Leases, Said, ending_of, leaving
 from strandline.agents.prompt import prompt
 from strandline.agents.relayed import shown
 from strandline.agents.run import ui_message
@@ -17,7 +18,7 @@ from strandline.agents.workers import Worker
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
-from strandline.errors import Conflict, Forbidden, NotFound, RunOver, Unavailable, Unprocessable
+from strandline.errors import Conflict, Forbidden, NotFound, RunOver, Unprocessable
 from strandline.http.auth import Action, Identity, serves
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
@@ -73,7 +74,7 @@ def router(
                 return JSONResponse({**answer, "state": "running"}, status, headers=_FRESH)
         record = await recorded(run_id, identity)
         if record.active:
-            raise Unavailable("This run is about to end, or this server is; ask again in a moment.")
+            raise leaving()
         if body.get("producer") not in (None, record.producer):
             raise Conflict("A newer producer has written this run.", code="fenced")
         return JSONResponse({"state": "over", **end_plain(record)}, headers=_FRESH)
@@ -97,6 +98,7 @@ def router(
                         "kind": "remote" if agent.function is None else "local",
                         "lease": agent.lease or None,
                         "workers": leases.workers.connected(agent.name),
+                        "doing": Counter(lease.status for lease in leases.of(agent.name) if lease.status),
                         "waiting": sum(lease.live.claimed is None for lease in leases.of(agent.name)),
                         "active": live.count(agent.name),
                         "seenAt": leases.workers.seen(agent.name),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -16,6 +16,8 @@ from strandline.errors import StrandlineError
 _FIRST_WAIT = 0.1
 _LONGEST_WAIT = 5.0
 _AGAIN = frozenset({408, 425, 429})
+
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str]]
 
 TIMEOUT = httpx.Timeout(10.0, read=30.0)
 
@@ -54,11 +56,16 @@ class Pauses:
 class Server:
     """The agent wire of one server. ``patience``: seconds for which it may be unreachable."""
 
-    def __init__(self, client: httpx.AsyncClient, url: str, headers: Mapping[str, str], patience: float) -> None:
+    def __init__(self, client: httpx.AsyncClient, url: str, headers: Headers, patience: float) -> None:
         self.client = client
         self.url = url.rstrip("/")
-        self.headers = dict(headers)
+        self._headers = headers
         self._patience = patience
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Those of the next request."""
+        return self._headers() if callable(self._headers) else self._headers
 
     async def ask(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a POST. Raises Refused or Unreachable."""

@@ -30,6 +30,7 @@ class Outbox:
         self._something = asyncio.Event()
         self._emptied = asyncio.Event()
         self._closing = False
+        self._said = False
         self.over = False
         self.why: object = None
         self.ended = asyncio.Event()
@@ -38,6 +39,7 @@ class Outbox:
     def add(self, chunk: Mapping[str, Any], size: int) -> None:
         """Take a chunk."""
         self._unsent.add(chunk, size, _JOINED)
+        self._said = True
         self._something.set()
 
     async def room(self) -> None:
@@ -68,7 +70,8 @@ class Outbox:
         """Say every now and then that the worker lives, until cancelled or over."""
         while not self.over:
             await asyncio.sleep(self._lease / 3)
-            await self._ask("heartbeat", {})
+            said, self._said = self._said, False
+            await self._ask("heartbeat", {"status": "streaming" if said else "thinking"})
 
     def finish(self) -> None:
         """Nothing more comes: ``send`` returns when all is sent."""

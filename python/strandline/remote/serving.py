@@ -16,7 +16,7 @@ from httpx_sse import SSEError, aconnect_sse
 
 from strandline.core.ids import check_id
 from strandline.errors import ChunkRefused, Misconfigured, PublicError, RunOver
-from strandline.remote.asking import Pauses, Refused, Server, Unreachable, refuse_unless_ok
+from strandline.remote.asking import Headers, Pauses, Refused, Server, Unreachable, refuse_unless_ok
 from strandline.remote.outbox import Outbox
 from strandline.remote.run import RemoteRun
 
@@ -31,7 +31,7 @@ async def serve_agent(
     name: str,
     function: Callable[[RemoteRun], Any],
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Headers | None = None,
     holder: str | None = None,
     at_once: int = 100,
     patience: float = 300.0,
@@ -40,10 +40,10 @@ async def serve_agent(
     """Answer for the remote agent ``name`` until cancelled.
 
     url: of the agent wire, for example ``https://host/api/agents``. function: an async function or async generator that
-    takes a RemoteRun. headers: sent with every request (``Authorization``). holder: what this worker calls itself; with
-    the name that it had before it was restarted it takes its own runs again at once. at_once: runs at a time. patience:
-    seconds for which the server may be unreachable while a run is written. Raises Refused when the server will not have
-    this worker.
+    takes a RemoteRun. headers: sent with every request (``Authorization``), or a function that gives them. holder: what
+    this worker calls itself; with the name that it had before it was restarted it takes its own runs again at once.
+    at_once: runs at a time. patience: seconds for which the server may be unreachable while a run is written. Raises
+    Refused when the server will not have this worker.
     """
     code = function if inspect.isroutine(function) else type(function).__call__
     if not (inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code)):
@@ -77,8 +77,8 @@ class _Worker:
     async def listen(self) -> None:
         """Take what is offered, for ever. Raises Refused."""
         url, pauses = f"{self._server.url}/{self._name}/runs", Pauses()
-        options: Any = {"params": {"holder": self._holder}, "headers": self._server.headers, "timeout": _LISTEN}
         while True:
+            options: Any = {"params": {"holder": self._holder}, "headers": self._server.headers, "timeout": _LISTEN}
             try:
                 async with aconnect_sse(self._server.client, "GET", url, **options) as source:
                     if not source.response.is_success:

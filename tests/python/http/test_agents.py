@@ -453,12 +453,14 @@ async def test_how_the_agents_are_doing(far: Rig) -> None:
     _, worker = await asked(far)
     await far.post("d", headers=FAR)
     listening = await worker.work()
+    await worker.beat(status="thinking")
+    assert (await worker.beat(status="sleeping")).code == "invalid-request"
     boss = Worker(far.app, role="agent")
     agents = (await boss.ask("GET", "/api/agents")).json["agents"]
     assert [(each["name"], each["kind"]) for each in agents] == [("scripted", "local"), ("far", "remote")]
     assert agents[1] == {
         "name": "far", "kind": "remote", "lease": LEASE, "workers": 1, "waiting": 1, "active": 2,
-        "seenAt": far.clock.now(),
+        "doing": {"thinking": 1}, "seenAt": far.clock.now(),
     }  # fmt: skip
     assert [each["name"] for each in (await worker.ask("GET", "/api/agents")).json["agents"]] == ["far"]
     await listening.drop()
@@ -532,10 +534,10 @@ async def test_a_run_goes_on_over_a_restart_of_the_server(tmp_path: Path, unfrie
 
 
 async def test_a_server_that_shuts_down_tells_no_worker_to_stop(tmp_path: Path) -> None:
-    async with served(tmp_path / "chat.db") as rig:
+    async with asyncio.timeout(30), served(tmp_path / "chat.db", shutdown_grace=600.0) as rig:
         answer, worker = await asked(rig)
         listening = await worker.work()
-        await worker.append("so far")
+        await worker.append("so far")  # it is not waited for: it does not end with this process
     await listening.end()
     await answer.end()
     assert [frame.chunk["type"] for frame in listening.frames] == ["run"]

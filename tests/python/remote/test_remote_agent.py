@@ -28,7 +28,7 @@ WORKER = {"x-agent": "far"}
 @asynccontextmanager
 async def serving(port: int, function: Callable[[RemoteRun], Any], **more: Any) -> AsyncIterator[asyncio.Task[None]]:
     url = f"http://127.0.0.1:{port}/api/agents"
-    task = asyncio.create_task(serve_agent(url, "far", function, headers=WORKER, **more))
+    task = asyncio.create_task(serve_agent(url, "far", function, headers=lambda: WORKER, **more))
     try:
         yield task
     finally:
