@@ -89,6 +89,10 @@ class Lease:
     async def claim(self, holder: str, claim: str) -> Claimed:
         """Take the run for ``holder``; the same ``claim`` again is the same taking. What an earlier producer has left
         open is closed, and it is refused from now on. Raises Conflict (``claimed``, ``fenced``) or RunOver."""
+        # To its end, also when nobody waits for it any more: the earlier producer must not come in between.
+        return await asyncio.shield(self._claim(holder, claim))
+
+    async def _claim(self, holder: str, claim: str) -> Claimed:
         async with self._claiming:
             known = self.live.claimed
             if known is not None and claim in known.claims:

@@ -298,6 +298,77 @@ async def test_a_worker_that_comes_back_under_its_name_goes_on(serve: Serve) -> 
             assert fold_frames(await asking).parts() == parts
 
 
+async def test_a_zombie_is_refused_and_its_agent_cancelled(serve: Serve) -> None:
+    server = serve(script=REMOTE_APP)
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def zombie(run: RemoteRun) -> None:
+        try:
+            while True:
+                await run.text("zombie ")
+                begun.set()
+                await asyncio.sleep(0.005)
+        finally:
+            cancelled.set()
+
+    async def newer(run: RemoteRun) -> None:
+        async with asyncio.timeout(20):
+            await cancelled.wait()  # it has tried to write meanwhile, and learned that it may not
+        await run.text("newer")
+
+    async with Chat(server) as chat, serving(server.port, zombie, holder="twin"):
+        await chat.send("c")
+        await begun.wait()
+        async with serving(server.port, newer, holder="twin"):
+            parts, how = await chat.ended("c")
+    assert how["status"] == "completed"
+    first, last = (part["text"] for part in parts if part["type"] == "text")
+    assert first == "zombie " * (len(first) // 7)
+    assert last == "newer"
+
+
+async def test_a_server_that_does_not_come_back_costs_the_agent_its_run(serve: Serve) -> None:
+    server = serve(script=REMOTE_APP)
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def agent(run: RemoteRun) -> None:
+        try:
+            while True:
+                await run.text("word ")
+                begun.set()
+                await asyncio.sleep(0.01)
+        finally:
+            cancelled.set()
+
+    async with Chat(server) as chat, serving(server.port, agent, patience=0.3) as task:
+        await chat.send("c")
+        await begun.wait()
+        await asyncio.to_thread(server.kill)
+        async with asyncio.timeout(20):
+            await cancelled.wait()
+        assert not task.done()  # it still listens
+
+
+async def test_more_than_the_server_takes_at_once_arrives_whole(serve: Serve) -> None:
+    server = serve(script=REMOTE_APP)
+    line = "é" * 9_999 + "\n"
+
+    async def agent(run: RemoteRun) -> None:
+        await run.text(line * 60)
+        for number in range(3000):
+            await run.data("tick", number, id=f"{number % 2}")
+        for _ in range(60):
+            await run.text(line)
+
+    async with serving(server.port, agent), Chat(server) as chat:
+        await chat.send("c")
+        parts, how = await chat.ended("c")
+        assert how["status"] == "completed"
+        texts = [part["text"] for part in parts if part["type"] == "text"]
+        assert texts == [line * 60, line * 60]
+        assert [part["data"] for part in parts if part["type"] == "data-tick"] == [2998, 2999]
+
+
 async def test_a_worker_that_may_not_is_told_so(serve: Serve, tmp_path: Path) -> None:
     server = serve(script=REMOTE_APP)
 
