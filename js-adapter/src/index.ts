@@ -11,8 +11,8 @@ export {
 } from "./errors.js";
 export { VERSION } from "./protocol.js";
 export type {
-  Annotations,
   AnnotationSummary,
+  Annotations,
   MessagePart,
   NewAnnotation,
   NewMessage,

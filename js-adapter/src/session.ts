@@ -19,7 +19,16 @@ import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
 export type { MessagePart, SessionMessage } from "./fold.js";
-export type { Annotations, AnnotationSummary, Content, RunReply, SessionEvent, SessionInfo, SessionReader, SessionRun } from "./view.js";
+export type {
+  AnnotationSummary,
+  Annotations,
+  Content,
+  RunReply,
+  SessionEvent,
+  SessionInfo,
+  SessionReader,
+  SessionRun,
+} from "./view.js";
 
 /**
  * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent, and now

@@ -231,10 +231,10 @@ export function createView(): View {
       }
       case "annotated":
       case "annotation-removed": {
-        const { message_id: id, kind, summary } = event as Record<string, string> & { summary: AnnotationSummary };
-        const { [kind as string]: _, ...others } = annotations[id as string] ?? {};
-        const left = summary.count > 0 ? { ...others, [kind as string]: summary } : others;
-        annotations = { ...annotations, [id as string]: left };
+        const [id, kind] = [event.message_id as string, event.kind as string];
+        const summary = event.summary as AnnotationSummary;
+        const { [kind]: _, ...others } = annotations[id] ?? {};
+        annotations = { ...annotations, [id]: summary.count > 0 ? { ...others, [kind]: summary } : others };
         return;
       }
       case "resync":

@@ -32,7 +32,12 @@ test("what one device says of a message all have, whenever they come", async () 
   const laptop = look(id);
   const reply = phone.getSnapshot().messages.at(-1)?.id as string;
   const url = "https://en.example/three";
-  await phone.annotate({ message: reply, type: "citation", data: { url }, range: { part: 1, start: 0, end: 1 } });
+  await phone.annotate({
+    message: reply,
+    type: "citation",
+    data: { url },
+    range: { part: 1, start: 0, end: 1 },
+  });
   const mine = await laptop.annotate({ message: reply, type: "reaction", data: { name: "👍" } });
   await laptop.annotate({ message: reply, type: "citation", data: { url: "https://en.example/one" } });
   const said = {
@@ -49,7 +54,10 @@ test("what one device says of a message all have, whenever they come", async () 
   await laptop.unannotate(mine);
   const { [reply]: all } = said;
   for (const device of [phone, laptop, look(id)]) {
-    await eventually("the removal", () => device.getSnapshot().annotations[reply]?.reaction === undefined);
+    await eventually("the removal", () => {
+      const summaries = device.getSnapshot().annotations[reply];
+      return summaries?.citation !== undefined && summaries.reaction === undefined;
+    });
     expect(device.getSnapshot().annotations).toEqual({ [reply]: { citation: all?.citation } });
   }
   await expect(phone.annotate({ message: reply, type: "Citation" })).rejects.toMatchObject({ status: 422 });
