@@ -335,19 +335,20 @@ async def test_stop_closes_the_stream_of_the_model(where: str) -> None:
     answer = (
         ["so ", "far", forever] if where == "text" else ["so far", {1: DeltaToolCall("wait", "{}", tool_call_id="c")}]
     )
-    agent, closed = Agent(saying(answer, kept=kept)), asyncio.Event()
+    agent, closed, begun = Agent(saying(answer, kept=kept)), asyncio.Event(), asyncio.Event()
 
     @agent.tool_plain
     async def wait() -> None:
+        begun.set()
         try:
             await forever.wait()
         finally:
             closed.set()
 
     async with running(agent=answering(agent, kept)) as rig:
-        answer_ = await (await rig.post("c")).until_text("so far")
+        await (await rig.post("c")).until_text("so far")
         if where == "tool":
-            await answer_.until(lambda: "tool-input-available" in answer_.types)
+            await until(begun.is_set)
         assert (await rig.stop("c")).json["stopped"] is True
         await asyncio.wait_for((kept.closed if where == "text" else closed).wait(), 5)
         await until(lambda: kept.usage is not None)
