@@ -111,7 +111,7 @@ class ModelMessage:
         elif kind in _MEDIA:
             yield from self._file(block)
         elif kind == "server_tool_call":
-            yield from self._call({**block, "type": "tool_call"}, executed=True)
+            yield from self._call(block, executed=True)
         elif kind == "server_tool_call_chunk":
             yield from self._call_chunk(block, executed=True)
         elif kind == "server_tool_result":
@@ -152,14 +152,12 @@ class ModelMessage:
         arguments = call.get("args")
         text = arguments if isinstance(arguments, str) else None
         whole = _Call(self._named(call), call.get("name") or "tool", executed)
-        if whole.id in self.called:
-            return
         yield from self._close()
         self.called.add(whole.id)
         yield from self._input(whole, arguments if isinstance(arguments, dict) else None, text)
 
     def _call_chunk(self, call: Mapping[str, Any], *, executed: bool) -> Chunks:
-        key = call.get("index") if call.get("index") is not None else call.get("id")
+        key = (executed, call.get("index") if call.get("index") is not None else call.get("id"))
         known = self._calls.get(key)
         if known is None or call.get("id") not in (None, known.id):
             if known is not None:  # an index that is used again

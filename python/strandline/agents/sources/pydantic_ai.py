@@ -90,7 +90,8 @@ class _Translation(VercelAIEventStream[Any, Any]):
             yield chunk
         self.run.usage(**_counts(event.result.usage))
         output = event.result.output
-        if output is not None and not isinstance(output, str | BinaryContent | DeferredToolRequests):
+        shown = isinstance(output, BinaryContent) and output in event.result.response.files
+        if output is not None and not shown and not isinstance(output, str | DeferredToolRequests):
             yield DataChunk(type="data-output", data=to_jsonable_python(output))
 
     async def handle_function_tool_result(self, event: FunctionToolResultEvent) -> AsyncIterator[BaseChunk]:

@@ -539,6 +539,130 @@ async def test_a_result_whose_call_was_not_to_be_seen_is_shown() -> None:
     }  # fmt: skip
 
 
+# ---------------------------------------------------------------------- what integrations differ in
+
+
+async def parts_of(*messages: AIMessage | ToolMessage, task: str = "t") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The parts of the reply and the end of the run, for a stream of these messages."""
+
+    async def reply(run: Run) -> AsyncIterator[Any]:
+        async def stream() -> AsyncIterator[Any]:
+            for message in messages:
+                yield "messages", (message, {"langgraph_node": "n", "langgraph_checkpoint_ns": task})
+
+        yield langgraph_events(run, stream())
+
+    async with running(agent=reply) as rig:
+        return await told(rig), await last_run(rig)
+
+
+def piece(content: Any = "", id: str = "lc_run--1", **more: Any) -> AIMessageChunk:
+    own = {"response_metadata": {"output_version": "v1"}} if isinstance(content, list) else {}
+    return AIMessageChunk(content=content, id=id, **{**own, **more})
+
+
+def part_texts(parts: list[dict[str, Any]]) -> list[str]:
+    return [part.get("text", part["type"]) for part in parts]
+
+
+async def test_what_comes_after_the_last_chunk_is_no_new_message() -> None:
+    used = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+    parts, run = await parts_of(
+        piece("cut"),
+        piece(chunk_position="last", response_metadata={"finish_reason": "length"}),
+        piece(usage_metadata=used),  # type: ignore[arg-type]
+    )
+    assert part_texts(parts) == ["step-start", "cut"]
+    assert (run["finish_reason"], run["usage"]) == ("length", used)
+
+
+async def test_a_stream_without_a_last_chunk_is_closed_where_it_ends() -> None:
+    _, run = await parts_of(piece("cut", response_metadata={"stop_reason": "max_tokens"}))
+    assert run["finish_reason"] == "length"
+    call = piece(tool_call_chunks=[tool_call_chunk(name="look", args='{"a": 1}', id="c1", index=0)])
+    parts, _ = await parts_of(call, ToolMessage("sea", tool_call_id="c1"), piece("Sea.", id="lc_run--2"))
+    assert part_texts(parts) == ["step-start", "tool-look", "step-start", "Sea."]
+    assert (parts[1]["input"], parts[1]["output"]) == ({"a": 1}, "sea")
+
+
+async def test_messages_one_after_the_other_are_steps_and_those_of_one_node_at_once_are_not_mixed() -> None:
+    last = {"chunk_position": "last"}
+    parts, _ = await parts_of(piece("one", **last), piece("two", id="lc_run--2", **last))
+    assert part_texts(parts) == ["step-start", "one", "step-start", "two"]
+    one, two = {"id": "lc_run--1"}, {"id": "lc_run--2"}
+    parts, _ = await parts_of(piece("a", **one), piece("1", **two), piece("b", **one), piece("2", **two))
+    assert part_texts(parts) == ["step-start", "ab", "12"]
+
+
+async def test_blocks_with_an_index_of_their_own_are_parts_of_their_own() -> None:
+    parts, _ = await parts_of(
+        piece([{"type": "text", "text": "", "index": 0, "extras": {"a": 1}}]),
+        piece([{"type": "reasoning", "reasoning": "hm", "index": 0}]),
+        piece([{"type": "text", "text": "o", "index": 1}]),
+        piece([{"type": "text", "text": "ne", "index": 1}]),
+        piece([{"type": "text", "text": "two", "index": 2}]),
+        piece([{"type": "reasoning", "index": 3, "extras": {"redacted": "x"}}]),
+    )
+    assert part_texts(parts) == ["step-start", "hm", "one", "two", ""]
+
+
+async def test_a_source_is_cited_once_and_an_index_may_be_used_again() -> None:
+    cited = [{"type": "citation", "url": "https://example.com"}]
+    parts, _ = await parts_of(
+        piece([{"type": "text", "text": "a", "index": 0, "annotations": cited}]),
+        piece([{"type": "text", "text": "b", "index": 0, "annotations": cited}]),
+        piece(tool_call_chunks=[tool_call_chunk(name="look", args='{"a": 1}', id="c1", index=0)]),
+        piece(tool_call_chunks=[tool_call_chunk(name="look", args='{"a": 2}', id="c2", index=0)]),
+        piece(chunk_position="last"),
+        ToolMessage("1", tool_call_id="c1"),
+        ToolMessage("2", tool_call_id="c2"),
+    )
+    assert part_texts(parts) == ["step-start", "ab", "source-url", "tool-look", "tool-look"]
+    assert [part["input"] for part in parts[-2:]] == [{"a": 1}, {"a": 2}]
+
+
+async def test_the_provider_s_tools_may_come_in_pieces_and_may_fail() -> None:
+    run: Any = {"type": "server_tool_call_chunk", "index": 0}
+    failed = {"type": "server_tool_result", "status": "error", "index": 1}
+    parts, _ = await parts_of(
+        piece([{**run, "id": "s1", "name": "code", "args": '{"co'}]),
+        piece([{**run, "args": 'de": "1/0"}'}], tool_call_chunks=[tool_call_chunk("own", "{}", "c1", 0)]),
+        piece([{**failed, "tool_call_id": "s1", "output": {"error": "ZeroDivisionError"}}]),
+        piece([{**failed, "tool_call_id": "s2", "output": "gone"}]),
+    )
+    code, own, unknown = parts[1:]
+    assert (code["type"], code["input"], code["errorText"]) == ("tool-code", {"code": "1/0"}, "The tool failed.")
+    assert code["providerExecuted"] and "providerExecuted" not in own
+    assert (unknown["type"], unknown["errorText"], unknown["providerExecuted"]) == ("tool-tool", "gone", True)
+
+
+async def test_a_whole_message_with_a_call_that_is_no_json() -> None:
+    wrong: Any = {"type": "invalid_tool_call", "id": "c1", "name": "look", "args": "no", "error": None}
+    own = {"output_version": "v1"}
+    parts, _ = await parts_of(AIMessage([wrong], id="a", invalid_tool_calls=[wrong], response_metadata=own))
+    assert [(part.get("input"), part.get("state")) for part in parts[1:]] == [("no", "output-error")]
+
+
+async def test_the_graph_s_stream_is_closed_when_what_it_yields_is_refused() -> None:
+    class Stream:
+        closed = False
+
+        def __aiter__(self) -> Stream:
+            return self
+
+        async def __anext__(self) -> Any:
+            return "custom", {"__proto__": 1}
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    stream = Stream()
+    async with running(agent=lambda run: langgraph_events(run, stream)) as rig:
+        await told(rig)
+        assert (await last_run(rig))["reason"] == "chunk-refused"
+    assert stream.closed
+
+
 # ---------------------------------------------------------------------- history
 
 
