@@ -626,7 +626,10 @@ async def test_the_provider_s_tools_may_come_in_pieces_and_may_fail() -> None:
     failed = {"type": "server_tool_result", "status": "error", "index": 1}
     parts, _ = await parts_of(
         piece([{**run, "id": "s1", "name": "code", "args": '{"co'}]),
-        piece([{**run, "args": 'de": "1/0"}'}], tool_call_chunks=[tool_call_chunk("own", "{}", "c1", 0)]),
+        piece(
+            [{**run, "args": 'de": "1/0"}'}],
+            tool_call_chunks=[tool_call_chunk(name="own", args="{}", id="c1", index=0)],
+        ),
         piece([{**failed, "tool_call_id": "s1", "output": {"error": "ZeroDivisionError"}}]),
         piece([{**failed, "tool_call_id": "s2", "output": "gone"}]),
     )
