@@ -624,12 +624,10 @@ async def test_a_source_is_cited_once_and_an_index_may_be_used_again() -> None:
 async def test_the_provider_s_tools_may_come_in_pieces_and_may_fail() -> None:
     run: Any = {"type": "server_tool_call_chunk", "index": 0}
     failed = {"type": "server_tool_result", "status": "error", "index": 1}
+    own_call = [tool_call_chunk(name="own", args="{}", id="c1", index=0)]
     parts, _ = await parts_of(
-        piece([{**run, "id": "s1", "name": "code", "args": '{"co'}]),
-        piece(
-            [{**run, "args": 'de": "1/0"}'}],
-            tool_call_chunks=[tool_call_chunk(name="own", args="{}", id="c1", index=0)],
-        ),
+        piece([{**run, "id": "s1", "name": "code", "args": '{"co'}], tool_call_chunks=own_call),
+        piece([{**run, "args": 'de": "1/0"}'}]),
         piece([{**failed, "tool_call_id": "s1", "output": {"error": "ZeroDivisionError"}}]),
         piece([{**failed, "tool_call_id": "s2", "output": "gone"}]),
     )
