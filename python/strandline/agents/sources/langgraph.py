@@ -16,6 +16,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
+from strandline.agents.sources.frameworks import total
 from strandline.agents.sources.langgraph_history import history
 from strandline.agents.sources.langgraph_messages import Chunks, ModelMessage
 from strandline.agents.writing import aclose
@@ -49,6 +50,7 @@ class _Translation:
         self._parts = 0
         self._called: set[str] = set()
         self._stepped = False
+        self._before = run.used or {}
         self._usage: UsageMetadata | None = None
 
     def take(self, item: Any) -> Chunks:
@@ -83,7 +85,7 @@ class _Translation:
             yield chunk
         if message.usage_metadata:
             self._usage = add_usage(self._usage, message.usage_metadata)
-            self._run.usage(**to_jsonable_python(self._usage))
+            self._run.usage(**total(self._before, to_jsonable_python(self._usage)))
         if not isinstance(message, AIMessageChunk) or message.chunk_position == "last":
             yield from self._finished(known)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 
+from strandline.agents.sources.frameworks import spoken
 from strandline.agents.sources.langgraph_messages import OWN
 
 Block = dict[str, Any]
@@ -22,14 +23,13 @@ def history(messages: Iterable[Mapping[str, Any]]) -> list[AnyMessage]:
 
 def _all(messages: Iterable[Mapping[str, Any]]) -> Iterator[AnyMessage]:
     for message in messages:
-        if message["role"] == "assistant":
-            for said in _replies(message["parts"]):
-                yield from said.messages()
-            continue
-        content = [block for part in message["parts"] if (block := _sent(part)) is not None]
-        if content:
-            kind = SystemMessage if message["role"] == "system" else HumanMessage
-            yield kind(content=_short(content), id=message["id"])
+        for role, parts in spoken(message):
+            if role == "assistant":
+                for said in _replies(parts):
+                    yield from said.messages()
+            elif content := [block for part in parts if (block := _sent(part)) is not None]:
+                kind = SystemMessage if role == "system" else HumanMessage
+                yield kind(content=_short(content), id=message["id"] if role == message["role"] else None)
 
 
 def _sent(part: Mapping[str, Any]) -> Block | None:

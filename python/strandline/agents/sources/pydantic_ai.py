@@ -31,6 +31,7 @@ from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
+from strandline.agents.sources.frameworks import spoken, total
 from strandline.agents.ui_stream import ui_stream
 
 Event = AgentStreamEvent | AgentRunResultEvent[Any]
@@ -46,21 +47,24 @@ async def pydantic_ai_events(run: Run, events: Events) -> AsyncIterator[Mapping[
     """Yield the chunks of one run of an agent. ``events``: what ``agent.run_stream_events(...)`` returns, which is
     entered and left here, or any async iterator of its events. When this is closed, the model's stream is, too."""
     handle = events if isinstance(events, AbstractAsyncContextManager) else nullcontext(events)
+    before = run.used or {}
     async with handle as source:
-        chunks = ui_stream(_Translation(run=run, sdk_version=7).transform_stream(aiter(source)))
+        chunks = ui_stream(_Translation(run=run, before=before, sdk_version=7).transform_stream(aiter(source)))
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
         finally:
-            if isinstance(source, AgentRunEvents):
-                _count(run, source)
+            if isinstance(source, AgentRunEvents):  # also what a run used that did not come to its end
+                with suppress(UserError):  # it never began
+                    run.usage(**total(before, _counts(source.usage)))
 
 
 def history(messages: Iterable[Mapping[str, Any]]) -> list[ModelMessage]:
     """UIMessages (``run.messages``) as the ``message_history`` of an agent. The last user message is part of it, so the
     agent is run without a prompt. Every tool call in it has a result, if only one that says that there is none."""
-    return VercelAIAdapter.load_messages([_ui_message(message) for message in messages])
+    turns = ((message, role, parts) for message in messages for role, parts in spoken(message))
+    return VercelAIAdapter.load_messages([_ui_message(*turn) for turn in turns])
 
 
 @dataclass(kw_only=True)
@@ -68,6 +72,7 @@ class _Translation(VercelAIEventStream[Any, Any]):
     """pydantic-ai's own translation, except for what would say too much or too little here."""
 
     run: Run
+    before: Mapping[str, Any]
     _minted: int = 0
 
     def new_message_id(self) -> str:
@@ -88,7 +93,7 @@ class _Translation(VercelAIEventStream[Any, Any]):
     async def handle_run_result(self, event: AgentRunResultEvent) -> AsyncIterator[BaseChunk]:
         async for chunk in super().handle_run_result(event):
             yield chunk
-        self.run.usage(**_counts(event.result.usage))
+        self.run.usage(**total(self.before, _counts(event.result.usage)))
         output = event.result.output
         shown = isinstance(output, BinaryContent) and output in event.result.response.files
         if output is not None and not shown and not isinstance(output, str | DeferredToolRequests):
@@ -122,12 +127,6 @@ def _with_outcome(chunk: BaseChunk, part: ToolReturnPart) -> BaseChunk:
     return _ToolError(**dict(chunk), provider_metadata={_OWN: retried})
 
 
-def _count(run: Run, events: AgentRunEvents[Any]) -> None:
-    """What a run used that did not come to its end."""
-    with suppress(UserError):  # it never began
-        run.usage(**_counts(events.usage))
-
-
 def _counts(usage: RunUsage) -> dict[str, Any]:
     found: dict[str, Any] = to_jsonable_python(usage)
     return {name: count for name, count in found.items() if count}
@@ -136,12 +135,12 @@ def _counts(usage: RunUsage) -> dict[str, Any]:
 # ---------------------------------------------------------------------- history
 
 
-def _ui_message(message: Mapping[str, Any]) -> UIMessage:
-    shown = _said if message["role"] == "assistant" else _sent
-    found = {"id": message["id"], "role": message["role"]}
-    if message["role"] == "assistant" and message.get("metadata") is not None:
+def _ui_message(message: Mapping[str, Any], role: str, parts: Iterable[Mapping[str, Any]]) -> UIMessage:
+    shown = _said if role == "assistant" else _sent
+    found = {"id": message["id"], "role": role, "parts": [known for part in parts if (known := shown(part))]}
+    if role == "assistant" and message.get("metadata") is not None:
         found["metadata"] = message["metadata"]
-    return UIMessage.model_validate({**found, "parts": [known for part in message["parts"] if (known := shown(part))]})
+    return UIMessage.model_validate(found)
 
 
 def _sent(part: Mapping[str, Any]) -> dict[str, Any] | None:

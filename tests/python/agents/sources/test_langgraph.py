@@ -334,6 +334,21 @@ async def test_usage_is_the_sum_and_the_finish_reason_the_last() -> None:
     assert [part["type"] for part in parts].count("step-start") == 2
 
 
+async def test_what_several_graphs_used_is_added_up() -> None:
+    used: Any = {"input_tokens": 1, "output_tokens": 2, "total_tokens": 3, "input_token_details": {"cache_read": 1}}
+
+    async def twice(run: Run) -> AsyncIterator[Any]:
+        for _ in range(2):
+            model = Scripted(answers=[[AIMessageChunk(content="x", usage_metadata=used)]])
+            yield langgraph_events(run, model.astream("hi"))
+
+    async with running(agent=twice) as rig:
+        await told(rig)
+        assert (await last_run(rig))["usage"] == {
+            "input_tokens": 2, "output_tokens": 4, "total_tokens": 6, "input_token_details": {"cache_read": 2}
+        }  # fmt: skip
+
+
 async def test_a_model_that_does_not_stream_and_messages_that_a_node_makes() -> None:
     kept = Kept()
 
@@ -683,6 +698,15 @@ def test_what_users_send() -> None:
         {"type": "file", "mime_type": "application/pdf", "url": "https://example.com/a.pdf"},
     ]
     assert history([{"id": "u1", "role": "user", "parts": parts[4:]}]) == []
+
+
+def test_what_the_user_said_in_the_middle_of_a_reply_is_in_its_place() -> None:
+    steering = {"type": "steering-message", "id": "s1", "parts": [{"type": "text", "text": "shorter"}]}
+    parts = [STEP, {"type": "text", "text": "The tides"}, steering, {"type": "text", "text": "High."}]
+    found = history([{"id": "a", "role": "assistant", "parts": parts}])
+    assert [(message.type, message.text) for message in found] == [
+        ("ai", "The tides"), ("human", "shorter"), ("ai", "High.")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("state", ["input-streaming", "input-available", "approval-requested", "approval-responded"])

@@ -420,6 +420,18 @@ async def test_what_a_run_used_is_kept_when_it_fails() -> None:
     assert run["usage"]["input_tokens"] == kept.usage.input_tokens > 0
 
 
+async def test_what_several_runs_used_is_added_up() -> None:
+    async def twice(run: Run) -> AsyncIterator[Any]:
+        agent = Agent(saying(["one"], ["two"]))
+        yield pydantic_ai_events(run, agent.run_stream_events("a"))
+        yield pydantic_ai_events(run, agent.run_stream_events("b"))
+
+    async with running(agent=twice) as rig:
+        parts = await told(rig)
+        assert (await last_run(rig))["usage"]["requests"] == 2
+    assert [part.get("text") for part in parts] == [None, "one", None, "two"]
+
+
 async def test_its_own_test_model_calls_every_tool() -> None:
     kept, agent = Kept(), Agent(TestModel())
 
@@ -500,6 +512,14 @@ def test_parts_of_other_agents_do_no_harm() -> None:
     assert [part.part_kind for part in response.parts] == ["thinking", "text", *["tool-call"] * 3]
     assert [(part.outcome, part.content) for part in request.parts] == [
         ("success", 2), ("failed", "no JSON"), ("denied", "too dear")
+    ]  # fmt: skip
+
+
+def test_what_the_user_said_in_the_middle_of_a_reply_is_in_its_place() -> None:
+    steering = {"type": "steering-message", "id": "s1", "parts": [{"type": "text", "text": "shorter"}]}
+    found = history(reply_of({"type": "text", "text": "The tides"}, steering, {"type": "text", "text": "High."}))
+    assert [(message.kind, message.parts[0].content) for message in found] == [
+        ("response", "The tides"), ("request", "shorter"), ("response", "High.")
     ]  # fmt: skip
 
 
