@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 Part = Mapping[str, Any]
+
+SaveFile = Callable[[bytes, str], Awaitable[str]]
+"""Keeps a file that a model made (its bytes, its media type) and returns the URL under which users find it."""
+
+
+async def kept_elsewhere(chunk: Mapping[str, Any], save_file: SaveFile | None) -> Mapping[str, Any]:
+    """The chunk; with a file in it that was saved, and its URL."""
+    if save_file is None or chunk["type"] != "file":
+        return chunk
+    head, comma, data = chunk["url"].partition(",")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        return chunk
+    return {**chunk, "url": await save_file(b64decode(data), chunk["mediaType"])}
 
 
 def total(before: Mapping[str, Any], counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
-from strandline.agents.sources.frameworks import total
+from strandline.agents.sources.frameworks import SaveFile, kept_elsewhere, total
 from strandline.agents.sources.langgraph_history import history
 from strandline.agents.sources.langgraph_messages import Chunks, ModelMessage
 from strandline.agents.writing import aclose
@@ -25,16 +25,19 @@ from strandline.errors import ChunkRefused
 __all__ = ["history", "langgraph_events"]
 
 
-async def langgraph_events(run: Run, stream: AsyncIterable[Any]) -> AsyncIterator[Mapping[str, Any]]:
+async def langgraph_events(
+    run: Run, stream: AsyncIterable[Any], *, save_file: SaveFile | None = None
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the chunks of one run of a graph. ``stream``: ``graph.astream(input, stream_mode=["messages", "updates",
     "custom"])``, with ``subgraphs=True`` and ``version="v2"`` or without. When this is closed, so is the graph's
-    stream, which ends its tasks."""
+    stream, which ends its tasks. Files of a model become ``data:`` URLs, which are bounded (1 MiB by default):
+    ``save_file`` keeps them elsewhere."""
     translation = _Translation(run)
     iterator = aiter(stream)
     try:
         async for item in iterator:
             for chunk in translation.take(item):
-                yield chunk
+                yield await kept_elsewhere(chunk, save_file)
         for chunk in translation.end():
             yield chunk
     finally:

@@ -31,7 +31,7 @@ from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
-from strandline.agents.sources.frameworks import spoken, total
+from strandline.agents.sources.frameworks import SaveFile, kept_elsewhere, spoken, total
 from strandline.agents.ui_stream import ui_stream
 
 Event = AgentStreamEvent | AgentRunResultEvent[Any]
@@ -43,9 +43,12 @@ _OWN = "pydantic_ai"
 _UNFINISHED = "This call was not finished."
 
 
-async def pydantic_ai_events(run: Run, events: Events) -> AsyncIterator[Mapping[str, Any]]:
+async def pydantic_ai_events(
+    run: Run, events: Events, *, save_file: SaveFile | None = None
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the chunks of one run of an agent. ``events``: what ``agent.run_stream_events(...)`` returns, which is
-    entered and left here, or any async iterator of its events. When this is closed, the model's stream is, too."""
+    entered and left here, or any async iterator of its events. When this is closed, the model's stream is, too. Files
+    of the model become ``data:`` URLs, which are bounded (1 MiB by default): ``save_file`` keeps them elsewhere."""
     handle = events if isinstance(events, AbstractAsyncContextManager) else nullcontext(events)
     before = run.used or {}
     async with handle as source:
@@ -53,7 +56,7 @@ async def pydantic_ai_events(run: Run, events: Events) -> AsyncIterator[Mapping[
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
-                    yield chunk
+                    yield await kept_elsewhere(chunk, save_file)
         finally:
             if isinstance(source, AgentRunEvents):  # also what a run used that did not come to its end
                 with suppress(UserError):  # it never began

@@ -437,6 +437,25 @@ async def test_pictures_citations_and_tools_that_the_provider_runs() -> None:
     assert blocks[-1] == {"type": "image", "base64": "iVBORw==", "mime_type": "image/png"}
 
 
+async def test_a_file_may_be_kept_elsewhere() -> None:
+    async def save(data: bytes, media_type: str) -> str:
+        assert (data, media_type) == (b"\x89PNG", "image/png")
+        return "https://example.com/1.png"
+
+    async def reply(run: Run) -> AsyncIterator[Any]:
+        async def drawn() -> AsyncIterator[Any]:
+            yield piece([{"type": "image", "base64": "iVBORw==", "mime_type": "image/png"}])
+            yield piece([{"type": "image", "url": "https://example.com/2.png", "mime_type": "image/png"}])
+
+        yield langgraph_events(run, drawn(), save_file=save)
+
+    async with running(agent=reply) as rig:
+        parts = await told(rig)
+        shown = history(await stored(rig))[-1].content_blocks
+    assert [part["url"] for part in parts[1:]] == ["https://example.com/1.png", "https://example.com/2.png"]
+    assert [block["url"] for block in shown] == ["https://example.com/1.png", "https://example.com/2.png"]  # type: ignore[typeddict-item]
+
+
 async def test_an_interrupt_is_a_data_part_and_the_run_ends() -> None:
     def ask(state: MessagesState) -> Any:
         return {"messages": [AIMessage(interrupt({"question": "Sure?"}))]}

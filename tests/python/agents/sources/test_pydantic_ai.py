@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pydantic_ai import Agent, AgentRunResultEvent, BinaryImage, ModelRetry
+from pydantic_ai import Agent, AgentRunResultEvent, BinaryImage, DeferredToolRequests, ModelRetry
 from pydantic_ai.messages import (
     FilePart,
     ImageUrl,
@@ -267,6 +267,38 @@ async def test_a_picture_as_the_output_is_shown_once() -> None:
     async with running(agent=lambda run: pydantic_ai_events(run, drawn())) as rig:
         assert [part["type"] for part in await told(rig)] == ["step-start", "file"]
         assert (await last_run(rig))["usage"]["requests"] == 1
+
+
+async def test_a_file_may_be_kept_elsewhere() -> None:
+    image = BinaryImage(b"\x89PNG", media_type="image/png")
+
+    async def save(data: bytes, media_type: str) -> str:
+        assert (data, media_type) == (image.data, "image/png")
+        return "https://example.com/1.png"
+
+    async def drawn() -> AsyncIterator[Any]:
+        yield PartStartEvent(index=0, part=FilePart(image))
+
+    async with running(agent=lambda run: pydantic_ai_events(run, drawn(), save_file=save)) as rig:
+        assert (await told(rig))[1]["url"] == "https://example.com/1.png"
+
+
+async def test_a_call_that_waits_for_approval_is_closed_for_now() -> None:
+    kept, agent = Kept(), Agent(saying(calls(("c1", "pay", '{"sum": 5}'))), output_type=[str, DeferredToolRequests])
+
+    @agent.tool_plain(requires_approval=True)
+    def pay(sum: int) -> str:
+        raise AssertionError
+
+    async with running(agent=answering(agent, kept)) as rig:
+        parts, run, messages = await told(rig), await last_run(rig), await stored(rig)
+    assert [call.tool_call_id for call in kept.output.approvals] == ["c1"]
+    assert run["status"] == "completed"
+    assert (parts[1]["state"], parts[1]["input"], parts[1]["approval"]) == ("output-error", {"sum": 5}, {"id": "c1"})
+    assert [part.part_kind for message in history(messages) for part in message.parts][1:] == [
+        "tool-call",
+        "tool-return",
+    ]
 
 
 async def test_tools_that_the_provider_runs() -> None:
