@@ -18,7 +18,12 @@ def history(messages: Iterable[Mapping[str, Any]]) -> list[AnyMessage]:
     """UIMessages (``run.messages``) as LangChain's messages, the last user message included. Every tool call in them
     has a result, if only one that says that there is none. Reasoning that was cut off is left out: providers refuse
     it."""
-    return list(_all(messages))
+    found, ids = list(_all(messages)), set()
+    for message in found:
+        if message.id in ids:
+            message.id = None  # a graph's state takes two messages with one id for one
+        ids.add(message.id)
+    return found
 
 
 def _all(messages: Iterable[Mapping[str, Any]]) -> Iterator[AnyMessage]:
@@ -29,7 +34,7 @@ def _all(messages: Iterable[Mapping[str, Any]]) -> Iterator[AnyMessage]:
                     yield from said.messages()
             elif content := [block for part in parts if (block := _sent(part)) is not None]:
                 kind = SystemMessage if role == "system" else HumanMessage
-                yield kind(content=_short(content), id=message["id"] if role == message["role"] else None)
+                yield kind(content=_short(content), id=message["id"])
 
 
 def _sent(part: Mapping[str, Any]) -> Block | None:

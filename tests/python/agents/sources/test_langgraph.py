@@ -17,7 +17,7 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
-from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph, add_messages
 from langgraph.prebuilt import ToolNode, tools_condition
 from langgraph.types import interrupt
 
@@ -721,11 +721,13 @@ def test_what_users_send() -> None:
 
 def test_what_the_user_said_in_the_middle_of_a_reply_is_in_its_place() -> None:
     steering = {"type": "steering-message", "id": "s1", "parts": [{"type": "text", "text": "shorter"}]}
-    parts = [STEP, {"type": "text", "text": "The tides"}, steering, {"type": "text", "text": "High."}]
-    found = history([{"id": "a", "role": "assistant", "parts": parts}])
-    assert [(message.type, message.text) for message in found] == [
-        ("ai", "The tides"), ("human", "shorter"), ("ai", "High.")
+    own = {"langgraph": {"message": "m1"}}
+    said = [{"type": "text", "text": text, "providerMetadata": own} for text in ("The tides", "High.")]
+    found = history([{"id": "a", "role": "assistant", "parts": [STEP, said[0], steering, said[1]]}])
+    assert [(message.type, message.text, message.id) for message in found] == [
+        ("ai", "The tides", "m1"), ("human", "shorter", "a"), ("ai", "High.", None)
     ]  # fmt: skip
+    assert [message.text for message in add_messages([], found)] == ["The tides", "shorter", "High."]
 
 
 @pytest.mark.parametrize("state", ["input-streaming", "input-available", "approval-requested", "approval-responded"])
