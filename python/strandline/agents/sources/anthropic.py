@@ -22,8 +22,8 @@ Chunks = Iterator[Chunk]
 
 
 async def anthropic_stream(run: Run, stream: Any) -> AsyncIterator[Chunk]:
-    """Yield the chunks of ``await client.messages.create(..., stream=True)`` or ``client.messages.stream(...)``, also of
-    ``client.beta``, and record usage and finish reason with the run. Raises PublicError when the model fails."""
+    """Yield the chunks of ``await client.messages.create(..., stream=True)`` or ``client.messages.stream(...)``, also
+    of ``client.beta``, and record usage and finish reason with the run. Raises PublicError when the model fails."""
     reply = _Reply(run)
     async with events(stream, anthropic.AnthropicError) as incoming:
         yield {"type": "start-step"}
@@ -76,9 +76,10 @@ class _Reply:
                     yield from self._end(block)
             case "message_delta":
                 self._count(event.usage)
-                reason = _FINISH.get(str(event.delta.stop_reason), "other")
-                self._run.finish(reason)
-                yield from self._end_bare(cut=reason == "length")
+                if event.delta.stop_reason is not None:
+                    reason = _FINISH.get(event.delta.stop_reason, "other")
+                    self._run.finish(reason)
+                    yield from self._end_bare(cut=reason == "length")
             case "message_stop":
                 self.over = True
 
