@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
 from rig import Rig, running
 from strandline import Ended
 from strandline.testing import until
@@ -172,3 +174,18 @@ async def ask(rig: Rig, asked: Any = "hello", id: str = "u1") -> Outcome:
     )
     stored = (await rig.history("c"))["messages"][-1]
     return Outcome(stored, ends[0].status, ends[0].error, ends[0].usage, finish)
+
+
+def typed(value: Any, kind: Any) -> Any:
+    """The value as the library's own parameter types understand it: equal to it, unless they know of no such thing."""
+    adapter = TypeAdapter(list[kind])  # which has to live until the last of its iterables was looked at
+    return _all(adapter.validate_python(value))
+
+
+def _all(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        value = value.model_dump(exclude_unset=True)
+    if isinstance(value, dict):
+        return {name: _all(item) for name, item in value.items()}
+    # Iterables are validated when somebody looks.
+    return value if isinstance(value, str | int | float | None) else [_all(item) for item in value]

@@ -13,10 +13,11 @@ from typing import Any
 
 import anthropic
 import pytest
+from anthropic.types import MessageParam
 from anthropic_recordings import message, text, thinking, tool_use
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_server import BREAK, HOLD, ModelServer, Outcome, ask, cut, model_server, outcome, sse, whole
+from model_server import BREAK, HOLD, ModelServer, Outcome, ask, cut, model_server, outcome, sse, typed, whole
 
 from rig import running
 from strandline import Run
@@ -68,6 +69,8 @@ class Serving:
 async def provider() -> AsyncIterator[Provider]:
     async with Serving() as made:
         yield made
+    for request in made.server.requests:
+        assert typed(request["messages"], MessageParam) == request["messages"]
 
 
 # ---------------------------------------------------------------------- what the library says, and what we stored

@@ -15,7 +15,9 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_server import BREAK, HOLD, ModelServer, Outcome, ask, cut, model_server, outcome, sse, whole
+from model_server import BREAK, HOLD, ModelServer, Outcome, ask, cut, model_server, outcome, sse, typed, whole
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.responses import ResponseInputItemParam
 from openai_recordings import chunk, completion, function_call, message, reasoning, refusal, responses, text
 
 from rig import Answer, running
@@ -65,6 +67,12 @@ class Serving:
 async def provider() -> AsyncIterator[Provider]:
     async with Serving() as made:
         yield made
+    for request in made.server.requests:
+        name, kind = (
+            ("input", ResponseInputItemParam) if "input" in request else ("messages", ChatCompletionMessageParam)
+        )
+        if not isinstance(request[name], str):
+            assert typed(request[name], kind) == request[name]
 
 
 # ---------------------------------------------------------------------- what the library says, and what we stored
