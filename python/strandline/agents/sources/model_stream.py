@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import orjson
@@ -34,16 +34,14 @@ async def events(stream: Any, failures: type[Exception]) -> AsyncIterator[AsyncI
     try:
         if inspect.isawaitable(stream):
             stream = await stream
-        if hasattr(stream, "__aenter__"):
-            async with stream as entered, aclosing(aiter(entered)) as found:
-                yield found
-        elif hasattr(stream, "__aiter__"):
-            try:
-                yield aiter(stream)
-            finally:
-                await aclose(stream)
-        else:
-            raise TypeError(f"A {type(stream).__name__} is not an async stream: use the library's async client.")
+        async with AsyncExitStack() as closing:
+            if hasattr(stream, "__aenter__"):
+                stream = await closing.enter_async_context(stream)
+            elif not hasattr(stream, "__aiter__"):
+                raise TypeError(f"A {type(stream).__name__} is not an async stream: use the library's async client.")
+            iterator = aiter(stream)
+            closing.push_async_callback(aclose, iterator)
+            yield iterator
     except (failures, ModelFailed) as exc:
         raise PublicError(BUSY if _busy(exc) else PUBLIC_ERROR) from exc
 

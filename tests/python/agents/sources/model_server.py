@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -178,8 +179,12 @@ async def ask(rig: Rig, asked: Any = "hello", id: str = "u1") -> Outcome:
 
 def typed(value: Any, kind: Any) -> Any:
     """The value as the library's own parameter types understand it: equal to it, unless they know of no such thing."""
-    adapter = TypeAdapter(list[kind])  # which has to live until the last of its iterables was looked at
-    return _all(adapter.validate_python(value))
+    return _all(_adapter(kind).validate_python(value))
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(list[kind])
 
 
 def _all(value: Any) -> Any:
