@@ -44,28 +44,17 @@ async def openai_responses(run: Run, stream: Any, *, save_file: SaveFile | None 
     yield {"type": "finish-step"}
 
 
-class _Thought:
-    """A reasoning item that is being told: which of its pieces is shown in which part."""
-
-    def __init__(self, item: str) -> None:
-        self.item = item
-        self.number = 0
-        self.piece: tuple[str, int] | None = None
-
-    @property
-    def part(self) -> str:
-        return f"{self.item}-{self.number}"
-
-
 class _Reply:
-    """One response. Its items are told apart by their place in the output; not every server keeps to one id."""
+    """One response. Its items are told apart by their place in the output; not every server keeps to one id. A part may
+    have the id of an earlier one: the run makes them unique."""
 
     def __init__(self, run: Run) -> None:
         self.over = False
         self._run = run
         self._tally = Tally(run)
         self._texts: dict[str, int] = {}  # open text parts, and how many annotations each was given
-        self._thoughts: dict[int, _Thought] = {}
+        # Open reasoning parts, by item: which piece of it is being told, once one is.
+        self._thoughts: dict[int, tuple[str, int] | None] = {}
         self._calls: dict[int, str] = {}  # tool calls whose input is not complete
         self._asked = False
 
@@ -99,9 +88,8 @@ class _Reply:
             yield from _source(plain(event.annotation), f"{part}-{self._texts[part]}")
 
     def _think(self, index: int, piece: tuple[str, int] | None) -> Chunk:
-        thought = self._thoughts[index] = _Thought(f"reasoning-{index}")
-        thought.piece = piece
-        return {"type": "reasoning-start", "id": thought.part}
+        self._thoughts[index] = piece
+        return {"type": "reasoning-start", "id": f"reasoning-{index}"}
 
     def _reasoned(self, event: Any) -> Chunks:
         if event.type == "response.reasoning_text.delta":
@@ -111,16 +99,15 @@ class _Reply:
         yield from self._reason(event.output_index, event.item_id, piece, event.delta)
 
     def _reason(self, index: int, item_id: str, piece: tuple[str, int], delta: str) -> Chunks:
+        part = f"reasoning-{index}"
+        told = self._thoughts.get(index)
+        if told is not None and told != piece:
+            del self._thoughts[index]
+            yield {"type": "reasoning-end", "id": part, **_kept(itemId=item_id, piece=told[0])}
         if index not in self._thoughts:
             yield self._think(index, piece)
-        thought = self._thoughts[index]
-        if thought.piece is None:
-            thought.piece = piece
-        elif thought.piece != piece:
-            yield {"type": "reasoning-end", "id": thought.part, **_kept(itemId=item_id, piece=thought.piece[0])}
-            thought.number, thought.piece = thought.number + 1, piece
-            yield {"type": "reasoning-start", "id": thought.part}
-        yield {"type": "reasoning-delta", "id": thought.part, "delta": delta}
+        self._thoughts[index] = piece
+        yield {"type": "reasoning-delta", "id": part, "delta": delta}
 
     def _input(self, event: Any) -> Chunks:
         call = self._calls.get(event.output_index)
@@ -164,17 +151,16 @@ class _Reply:
                 yield from _source(annotation, f"{part}-{number}")
 
     def _reasoning_done(self, item: Any, index: int) -> Chunks:
-        if index not in self._thoughts or self._thoughts[index].piece is None:
+        if self._thoughts.get(index) is None:
             for name in ("summary", "content"):
                 for place, piece in enumerate(getattr(item, name, None) or ()):
                     yield from self._reason(index, item.id, (name, place), piece.text)
         if index not in self._thoughts:
             yield self._think(index, None)
-        thought = self._thoughts.pop(index)
-        name = thought.piece[0] if thought.piece is not None else "summary"
+        name, _ = self._thoughts.pop(index) or ("summary", 0)
         encrypted = getattr(item, "encrypted_content", None)
         kept = _kept(itemId=item.id, piece=name, reasoningEncryptedContent=encrypted)
-        yield {"type": "reasoning-end", "id": thought.part, **kept}
+        yield {"type": "reasoning-end", "id": f"reasoning-{index}", **kept}
 
     def _ended(self, event: Any) -> Chunks:
         response = event.response
@@ -191,8 +177,8 @@ class _Reply:
         """End what a response that was cut short left open."""
         for part in self._texts:
             yield {"type": "text-end", "id": part}
-        for thought in self._thoughts.values():
-            yield {"type": "reasoning-end", "id": thought.part}
+        for index in self._thoughts:
+            yield {"type": "reasoning-end", "id": f"reasoning-{index}"}
 
     def _count(self, response: Any) -> None:
         usage = response.usage

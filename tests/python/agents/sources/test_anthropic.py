@@ -23,7 +23,7 @@ from rig import running
 from strandline import Run
 from strandline.agents.invoke import PUBLIC_ERROR
 from strandline.agents.sources.anthropic import anthropic_messages, anthropic_stream
-from strandline.agents.sources.model_stream import BUSY
+from strandline.agents.sources.model_stream import BUSY, INVALID_INPUT
 from strandline.testing import fold_frames, until
 
 USED = {"input_tokens": 11, "output_tokens": 7, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 2}
@@ -177,7 +177,7 @@ async def test_the_reason_of_the_end(provider: Provider, stop: str) -> None:
 async def test_a_tool_call_that_was_cut_off_is_no_call(provider: Provider, given: str) -> None:
     provider.server.play(sse(message(text("I look."), tool_use("tide", given), stop="max_tokens")))
     stored = await outcome(provider.answer)
-    assert (stored.parts[1]["state"], stored.finish) == ("output-error", "length")
+    assert (stored.parts[1]["errorText"], stored.finish) == (INVALID_INPUT, "length")
 
 
 PAGE = {

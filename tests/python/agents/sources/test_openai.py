@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import types
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -23,7 +24,7 @@ from openai_recordings import chunk, completion, function_call, message, reasoni
 from rig import Answer, running
 from strandline import Run
 from strandline.agents.invoke import PUBLIC_ERROR
-from strandline.agents.sources.model_stream import BUSY
+from strandline.agents.sources.model_stream import BUSY, INVALID_INPUT
 from strandline.agents.sources.openai import chat_messages, openai_chat, openai_responses, responses_input
 from strandline.testing import fold_frames, until
 
@@ -327,12 +328,22 @@ async def test_a_server_that_sends_no_deltas_is_understood(provider: Provider) -
     [("max_output_tokens", "length"), ("content_filter", "content-filter"), ("max_messages", "other")],
 )
 async def test_a_response_that_was_cut_short_says_why(provider: Provider, reason: str, finish: str) -> None:
-    events = responses(message(text("Good d")), end="incomplete", incomplete_details={"reason": reason})
+    events = responses(
+        reasoning("Hm."), message(text("Good d")), end="incomplete", incomplete_details={"reason": reason}
+    )
     # It stops in the middle of its item.
     provider.server.play(sse([event for event in events if not event["type"].endswith(".done")]))
-    stored = await outcome(provider.answer)
+    states: list[str | None] = []
+
+    async def agent(run: Run) -> AsyncIterator[Any]:
+        async for item in provider.answer(run):
+            yield item
+        states.extend(part.get("state") for part in run.message["parts"])
+
+    stored = await outcome(agent)
     assert (stored.texts(), stored.finish, stored.status) == (["Good d"], finish, "completed")
     assert stored.usage == USED
+    assert states == [None, "done", "done"]
 
 
 @pytest.mark.parametrize("arguments", ["", '{"port": "Ki', "{}"])
@@ -340,7 +351,7 @@ async def test_a_tool_call_that_was_cut_off_is_no_call(provider: Provider, argum
     item = function_call("tide", arguments, status="incomplete")
     provider.server.play(sse(responses(item, end="incomplete", incomplete_details={"reason": "max_output_tokens"})))
     stored = await outcome(provider.answer)
-    assert (stored.parts[0]["state"], stored.finish) == ("output-error", "length")
+    assert (stored.parts[0]["errorText"], stored.finish) == (INVALID_INPUT, "length")
 
 
 # ---------------------------------------------------------------------- Chat Completions
@@ -432,7 +443,7 @@ async def test_chat_takes_the_first_choice_and_reads_the_managed_stream(provider
 async def test_chat_a_tool_call_that_was_cut_off_is_no_call(provider: Provider, arguments: str) -> None:
     provider.server.play(sse(completion("", ("call_1", "tide", arguments), finish="length"), named=False))
     stored = await outcome(provider.chat)
-    assert (stored.parts[0]["state"], stored.finish) == ("output-error", "length")
+    assert (stored.parts[0]["errorText"], stored.finish) == (INVALID_INPUT, "length")
 
 
 # ---------------------------------------------------------------------- cut anywhere
@@ -546,6 +557,38 @@ async def test_a_stop_closes_the_connection_to_the_provider(provider: Provider, 
         await answer.end()
         stored = (await rig.history("c"))["messages"][-1]
     assert [part["text"] for part in stored["parts"] if part["type"] == "text"] == ["Good day"]
+
+
+async def test_leaving_the_adapter_closes_the_librarys_stream(provider: Provider) -> None:
+    provider.server.play([HALF, HOLD])
+    stream = await provider.client.responses.create(model="m", input="a", stream=True)
+
+    async def agent(run: Run) -> None:
+        chunks = openai_responses(run, stream)
+        assert (await anext(chunks))["type"] == "start-step"
+        await chunks.aclose()
+        assert stream.response.is_closed
+
+    assert (await outcome(agent)).status == "completed"
+
+
+async def test_a_stream_that_is_no_librarys_is_closed_as_well(provider: Provider) -> None:
+    closed: list[bool] = []
+
+    async def events() -> AsyncIterator[Any]:
+        try:
+            yield types.SimpleNamespace(type="response.mood.delta")
+            yield types.SimpleNamespace(type="error", code=None, message="secret")
+        finally:
+            closed.append(True)
+
+    stream = events()
+
+    async def agent(run: Run) -> AsyncIterator[Any]:
+        yield openai_responses(run, stream)
+
+    assert (await outcome(agent)).error == PUBLIC_ERROR
+    assert closed == [True]
 
 
 async def test_an_agent_that_fails_while_the_stream_is_open_closes_it(provider: Provider) -> None:
