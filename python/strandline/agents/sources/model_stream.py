@@ -15,6 +15,7 @@ import orjson
 from strandline.agents.invoke import PUBLIC_ERROR, PublicError
 from strandline.agents.run import Run
 from strandline.agents.writing import aclose
+from strandline.core.chunks import complaint
 
 BUSY = "The model is busy at the moment. Please try again."
 INVALID_INPUT = "The tool input was incomplete or not valid JSON."
@@ -72,12 +73,12 @@ class Tally:
 
 def input_chunk(call: dict[str, Any], text: str, *, cut: bool = False) -> dict[str, Any]:
     """The chunk that completes a tool's input from all of its JSON text; no text at all means no arguments. What was
-    ``cut`` off is never a call, whatever it looks like."""
+    ``cut`` off is never a call, whatever it looks like, and neither is what no client could read (``__proto__``)."""
     try:
         value = orjson.loads(text) if text.strip() else {}
     except orjson.JSONDecodeError:
         cut = True
-    if cut:
+    if cut or complaint(value) is not None:
         return {"type": "tool-input-error", **call, "input": text, "errorText": INVALID_INPUT}
     return {"type": "tool-input-available", **call, "input": value}
 

@@ -261,7 +261,11 @@ async def test_events_blocks_and_deltas_of_the_future_change_nothing(provider: P
 
 
 SAID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
-JSON = st.dictionaries(SAID, st.one_of(SAID, st.integers(-5, 5), st.none(), st.lists(SAID, max_size=2)), max_size=3)
+JSON = st.dictionaries(
+    SAID.filter("__proto__".__ne__),
+    st.one_of(SAID, st.integers(-5, 5), st.none(), st.lists(SAID, max_size=2)),
+    max_size=3,
+)
 CUTS = st.lists(st.integers(0, 1000), max_size=6)
 
 
