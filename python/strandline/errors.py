@@ -188,7 +188,8 @@ class RunOver(StrandlineError):
 
 
 class PublicError(Exception):
-    """Raise this in an agent to fail the run with a text that the user may read."""
+    """Raise this in an agent to fail the run with a text that the user may read. If it is raised ``from`` another
+    exception, that one goes to the log."""
 
 
 class Misconfigured(StrandlineError):

@@ -225,7 +225,16 @@ def test_a_session_belongs_to_its_creator(action: Action) -> None:
 
 
 def test_actions_are_what_the_routes_need() -> None:
-    assert [str(action) for action in Action] == ["read", "submit", "stop", "list", "manage", "delete", "agent"]
+    assert [str(action) for action in Action] == [
+        "read",
+        "submit",
+        "stop",
+        "list",
+        "manage",
+        "delete",
+        "annotate",
+        "agent",
+    ]
 
 
 @pytest.mark.parametrize(("role", "may"), [("agent", True), ("agent:far", True), ("agents", False), ("user", False)])
