@@ -57,6 +57,7 @@ check: setup
 	npm run --silent types -w demo
 	npm run --silent types -w tests
 	npm run --silent types -w examples/tanstack
+	npx tsc -p examples/remote-agent-typescript --noEmit
 
 format: setup
 	$(BIN)/ruff check --fix --quiet python tests/python benchmarks || true

@@ -20,7 +20,7 @@ ROOMS = {
     "remote": {"core"},
     "demo": {"core", "codecs", "stores", "runtime", "agents", "http"},
     "testing": {"core", "codecs", "stores", "runtime", "agents", "http"},
-    "cli": {"core", "codecs", "stores", "runtime", "agents", "http", "demo"},
+    "cli": {"core", "codecs", "stores", "runtime", "agents", "http", "demo", "remote"},
     "__main__": {"cli"},
 }
 EVERYWHERE = {"errors", "settings"}
