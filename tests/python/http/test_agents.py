@@ -307,6 +307,27 @@ async def test_what_the_old_producer_was_promised_is_there_before_the_new_one(fa
     assert (await answer.end()).text == "very old new"
 
 
+async def test_a_claim_whose_request_is_gone_still_keeps_the_old_producer_out(far: Rig) -> None:
+    answer, old = await asked(far)
+    await old.append("old ")
+    far.store.hang()
+    lease = far.chat._leases.find(old.run)
+    assert lease is not None
+    claiming = asyncio.create_task(lease.claim("w", "second"))
+    await asyncio.sleep(0.01)
+    claiming.cancel()
+    await asyncio.wait({claiming})
+    late = asyncio.create_task(old.append("zombie "))
+    await asyncio.sleep(0.01)
+    far.store.mend()
+    assert (await late).code == "fenced"
+    new = Worker(far.app)
+    assert (await new.claim(old.run, "second")).json["producer"] == 2
+    await new.append("new")
+    await new.end()
+    assert (await answer.end()).text == "old new"
+
+
 # ---------------------------------------------------------------------- time
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +28,8 @@ class Example(ServerProcess):
 
     def __init__(self, name: str, folder: Path) -> None:
         self.folder = folder / name
-        shutil.copytree(EXAMPLES / name, self.folder)
+        if (EXAMPLES / name).exists():
+            shutil.copytree(EXAMPLES / name, self.folder)
         super().__init__(folder)
 
     def launch(self) -> Any:
@@ -50,7 +53,11 @@ def example(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Ex
 
 
 def begun(command: list[str], proxy: BadProxy) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*command, f"http://127.0.0.1:{proxy.port}/api/agents"])
+    return started([*command, f"http://127.0.0.1:{proxy.port}/api/agents"])
+
+
+def started(command: list[str], **env: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, env={**os.environ, **env})
 
 
 async def send(client: httpx.AsyncClient, chat: str, text: str) -> None:
@@ -95,6 +102,25 @@ async def test_the_reply_is_exact_over_a_bad_network_and_a_server_that_is_killed
         finally:
             agent.kill()
             agent.wait()
+
+
+async def test_the_page_about_remote_agents_does_what_it_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "remote-agents.md").read_text()
+    main, agent = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "main.py").write_text(main)
+    server = Example("page", tmp_path)
+    model = "async def my_llm(prompt):\n    yield 'You said '\n    yield prompt[-1]['content']\n\n"
+    code = model + agent.replace("http://127.0.0.1:8000", server.url)
+    worker = started([sys.executable, "-c", code], TOKEN="t")
+    try:
+        async with httpx.AsyncClient(base_url=f"{server.url}/api", timeout=30) as client:
+            await send(client, "c", "good day")
+            assert await ended(client, "c") == ("You said good day", "completed")
+    finally:
+        worker.kill()
+        worker.wait()
+        server.kill()
 
 
 async def test_a_stop_reaches_the_agent_at_once(example: tuple[Example, list[str]]) -> None:
