@@ -3,7 +3,7 @@
 Reads AG-UI 1.0 (``ag-ui-protocol 1.0.0``), the THINKING_* events from before it, and the dialect that Strandline itself
 and ``@tanstack/ai@0.58.0`` speak (``codecs/ag_ui.py``, of which this is the inverse). What becomes of each event:
 
-- TEXT_MESSAGE_*, REASONING_MESSAGE_*, THINKING_TEXT_MESSAGE_* and their CHUNK forms: text and reasoning parts, without
+- TEXT_MESSAGE_*, REASONING_*, THINKING_* and their forms without start and end: text and reasoning parts, without
   those that stay empty. Messages of another role than the assistant's are left out.
 - TOOL_CALL_*: tool parts. A result is a string on this wire; what is JSON in it is taken as JSON, as TanStack AI does.
 - STEP_*: steps. A producer that has none gets those that ai's own servers make: a new one after tool results.
@@ -13,22 +13,21 @@ and ``@tanstack/ai@0.58.0`` speak (``codecs/ag_ui.py``, of which this is the inv
 - MESSAGES_SNAPSHOT: only if nothing else was said; then what follows its last user message is the reply.
 - RUN_FINISHED: the end; what is still open is closed. Outcome ``cancelled``: ``abort``. Outcome ``interrupt``: the tool
   calls ask for approval, other interrupts are ``data-interrupt`` parts. RUN_ERROR: ``error``, with its message.
-- RAW, REASONING_ENCRYPTED_VALUE and types of a later version: left out.
+- RUN_STARTED, RAW, REASONING_ENCRYPTED_VALUE and types of a later version: left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from typing import Any
-
-import orjson
 
 from strandline.agents.run import Run
 from strandline.agents.sources.ag_ui_asides import Asides, Chunk, Chunks, Event, mapping, string, told
+from strandline.agents.sources.ag_ui_calls import Calls
 from strandline.agents.ui_stream import objects
 from strandline.agents.writing import aclose
 from strandline.core.chunks import DATA_PREFIX, ChunkInvalid, check
-from strandline.errors import ChunkRefused, ProducerFailed
+from strandline.errors import ProducerFailed
 
 _COUNTS = (
     "inputTokens",
@@ -78,14 +77,14 @@ class Receiver:
         self.usage: dict[str, int] = {}
         self._open: dict[tuple[str, str], bool] = {}  # text and reasoning: True once there was something to say
         self._foreign: set[str] = set()
-        self._calls: dict[str, _Call] = {}
+        self._calls = Calls()
         self._chunked: tuple[str, str] | None = None
         self._thoughts = 0
         self._own_steps = self._step_open = self._answered = self._said = False
         self._steps: set[str] = set()
         self._thinking: set[str] = set()
         self._asides = Asides()
-        self._snapshot: list[Any] = []
+        self._snapshot: list[Event] = []
 
     def take(self, event: Event) -> Chunks:
         """The chunks of one more event."""
@@ -158,53 +157,18 @@ class Receiver:
     # ------------------------------------------------------------------ tool calls
 
     def _call_start(self, event: Event) -> Chunks:
-        call_id, name = string(event, "toolCallId"), string(event, "toolCallName")
-        known = self._calls.get(call_id)
-        if known is not None and known.open:
-            return []
-        step = self._step()
-        self._calls[call_id] = _Call(name)
-        return [*step, {"type": "tool-input-start", "toolCallId": call_id, "toolName": name}]
+        return [*self._step(), *self._calls.start(event)] if self._calls.is_new(event) else []
 
     def _call_arguments(self, event: Event) -> Chunks:
-        call_id, delta = string(event, "toolCallId"), string(event, "delta")
-        call = self._calls.get(call_id)
-        if call is None or not call.open:
-            raise ChunkRefused(f"TOOL_CALL_ARGS for the tool call {call_id!r}, which is not open.")
-        call.arguments.append(delta)
-        return [{"type": "tool-input-delta", "toolCallId": call_id, "inputTextDelta": delta}] if delta else []
+        return self._calls.say(event)
 
     def _call_end(self, event: Event) -> Chunks:
-        return self._end_call(string(event, "toolCallId"), mapping(mapping(event, "metadata"), "tanstack"))
-
-    def _end_call(self, call_id: str, said: Event) -> Chunks:
-        call = self._calls.get(call_id)
-        if call is None or not call.open:
-            return []
-        call.open = False
-        about = {"toolCallId": call_id, "toolName": call.name}
-        text = "".join(call.arguments)
-        try:
-            value = said["input"] if "input" in said else orjson.loads(text or "{}")
-        except orjson.JSONDecodeError:
-            wrong = "The tool input was not valid JSON."
-            return [{"type": "tool-input-error", **about, "input": text, "errorText": wrong}]
-        return [{"type": "tool-input-available", **about, "input": value}]
+        return self._calls.end(event)
 
     def _call_result(self, event: Event) -> Chunks:
-        call_id = string(event, "toolCallId")
-        if call_id not in self._calls:
-            return []  # the call of an earlier run, which this message does not show
-        content = event.get("content")
-        output = result_of(content) if isinstance(content, str) else content
-        failed = mapping(mapping(event, "metadata"), "tanstack").get("state") == "output-error"
-        self._answered = self._calls[call_id].answered = True
-        end: Chunk = {"type": "tool-output-available", "toolCallId": call_id, "output": output}
-        if failed:
-            text = output.get("error") if isinstance(output, dict) else output
-            wrong = text if isinstance(text, str) else str(content)
-            end = {"type": "tool-output-error", "toolCallId": call_id, "errorText": wrong}
-        return [*self._end_call(call_id, {}), end]
+        chunks = self._calls.result(event)
+        self._answered = self._answered or bool(chunks)
+        return chunks
 
     # ------------------------------------------------------------------ the forms without start and end
 
@@ -234,7 +198,7 @@ class Receiver:
         if self._own_steps:
             return []
         if self._step_open:
-            busy = any(self._open.values()) or any(not call.answered for call in self._calls.values())
+            busy = any(self._open.values()) or self._calls.unanswered
             if not self._answered or busy:
                 return []
         self._answered = False
@@ -248,7 +212,7 @@ class Receiver:
     def _step_started(self, event: Event) -> Chunks:
         name = string(event, "stepName")
         thinking = name in self._thinking or event.get("stepType") == "thinking"
-        if thinking or any(call.open for call in self._calls.values()):
+        if thinking or self._calls.open:
             return []  # the input of a call cannot go on in another step
         self._own_steps = True
         self._steps.add(name)
@@ -272,36 +236,15 @@ class Receiver:
     def _custom(self, event: Event) -> Chunks:
         name, value = string(event, "name"), event.get("value")
         if isinstance(value, dict):
-            chunk = self._custom_chunk(name, value)
-            if chunk is not None:
+            chunk = self._calls.custom(name, value)
+            if chunk is None and (name in _AS_CHUNKS or name.startswith(DATA_PREFIX)):
+                chunk = {**value, "type": name}
+            if chunk is not None and _fits(chunk):
                 return [chunk]
         return [{"type": name if name.startswith(DATA_PREFIX) else DATA_PREFIX + name, "data": value}]
 
-    def _custom_chunk(self, name: str, value: dict[str, Any]) -> Chunk | None:
-        call = self._calls.get(str(value.get("toolCallId")))
-        if name == "tool-output-preliminary" and call is not None and not call.open:
-            chunk = {**value, "type": "tool-output-available", "preliminary": True}
-        elif name == "tool-approval-request" and call is not None:
-            call.approval = str(value.get("approvalId"))
-            chunk = {**value, "type": name}
-        elif name in _AS_CHUNKS or name.startswith(DATA_PREFIX) or (
-            name == "tool-approval-response" and self._asked(value.get("approvalId"))
-        ):  # fmt: skip
-            chunk = {**value, "type": name}
-        else:
-            return None
-        try:
-            check(chunk)
-        except ChunkInvalid:
-            return None
-        return chunk
-
-    def _asked(self, approval: Any) -> bool:
-        return any(call.approval == approval for call in self._calls.values())
-
     def _messages(self, event: Event) -> Chunks:
-        messages = event.get("messages")
-        self._snapshot = messages if isinstance(messages, list) else []
+        self._snapshot = _objects(event, "messages")
         return []
 
     # ------------------------------------------------------------------ the run
@@ -315,7 +258,7 @@ class Receiver:
         chunks = [] if self._said else [chunk for each in told(self._snapshot) for chunk in self.take(each)]
         chunks += self._close()
         if outcome.get("type") == "interrupt":
-            chunks += self._interrupts(outcome.get("interrupts"))
+            chunks += [chunk for each in _objects(outcome, "interrupts") for chunk in self._calls.interrupt(each)]
         chunks += self._end_step()
         if event.get("result") is not None:
             chunks.append({"type": "data-result", "data": event["result"]})
@@ -336,52 +279,27 @@ class Receiver:
         chunks: Chunks = []
         for family, part in list(self._open):
             chunks += self._end(family, part)
-        for call_id in self._calls:
-            chunks += self._end_call(call_id, {})
-        return chunks
-
-    def _interrupts(self, interrupts: Any) -> Chunks:
-        chunks: Chunks = []
-        for each in interrupts if isinstance(interrupts, list) else ():
-            call = self._calls.get(str(each.get("toolCallId")))
-            if call is None or call.answered:
-                chunks.append({"type": "data-interrupt", "id": string(each, "id"), "data": each})
-            elif call.approval is None:
-                call.approval = string(each, "id")
-                asked = {"approvalId": call.approval, "toolCallId": each["toolCallId"]}
-                chunks.append({"type": "tool-approval-request", **asked})
-        return chunks
+        return chunks + self._calls.close()
 
     def _count(self, event: Event) -> None:
         """Counts of several models add up (``ag-ui-protocol 1.0.0``, ``TokenUsage``)."""
-        entries = event.get("usage")
-        for entry in entries if isinstance(entries, list) else ():
+        for entry in _objects(event, "usage"):
             for name in _COUNTS:
                 if isinstance(entry.get(name), int):
                     self.usage[name] = self.usage.get(name, 0) + entry[name]
 
 
-class _Call:
-    """A tool call. ``open``: between TOOL_CALL_START and TOOL_CALL_END."""
-
-    __slots__ = ("answered", "approval", "arguments", "name", "open")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.open = True
-        self.answered = False
-        self.approval: str | None = None
-        self.arguments: list[str] = []
-
-
-def result_of(content: str) -> Any:
-    """What the text of a result says: JSON where it is JSON. A number that would come back otherwise stays text."""
+def _fits(chunk: Chunk) -> bool:
     try:
-        value = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        return content
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return content if number and orjson.dumps(value).decode() != content.strip() else value
+        check(chunk)
+    except ChunkInvalid:
+        return False
+    return True
+
+
+def _objects(event: Event, name: str) -> list[Event]:
+    found = event.get(name)
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
 
 
 _Take = Callable[[Receiver, Event], Chunks]

@@ -63,12 +63,11 @@ class Asides:
         return [{"type": "data-subagent", "id": name, "data": self._subagents[name]}]
 
 
-def told(messages: Iterable[Any]) -> Iterable[Event]:
+def told(messages: Iterable[Event]) -> Iterable[Event]:
     """The events that would have said what follows the last user message."""
     reply: list[Event] = []
     for message in messages:
-        if isinstance(message, Mapping):
-            reply = [] if message.get("role") == "user" else [*reply, message]
+        reply = [] if message.get("role") == "user" else [*reply, message]
     for message in reply:
         content, about = message.get("content"), {"messageId": message.get("id")}
         match message.get("role"):

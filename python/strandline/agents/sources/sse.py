@@ -123,7 +123,9 @@ async def _beginning(response: httpx.Response) -> str:
 
 
 def _headers(headers: Mapping[str, str] | None) -> httpx.Headers:
-    return httpx.Headers({"Accept": "text/event-stream", "Cache-Control": "no-store", **(headers or {})})
+    found = httpx.Headers({"Accept": "text/event-stream", "Cache-Control": "no-store"})
+    found.update(headers)
+    return found
 
 
 def _named(url: httpx.URL) -> str:
