@@ -35,6 +35,7 @@ class ServerProcess:
         db: str = "chat.db",
         port: int | None = None,
         wait: bool = True,
+        python: str = sys.executable,
     ) -> None:
         self.db = db if db == "memory:" else str(folder / db)
         self.log = folder / f"server-{time.monotonic_ns()}.log"
@@ -42,6 +43,7 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = app
         self.script = str(script)
+        self.python = python
         self.env = {"CHAT_DB": self.db, **(env or {})}
         self.process: Any = None
         self.start(wait=wait)
@@ -55,7 +57,7 @@ class ServerProcess:
         """A new process: a ``Popen``, or what can be used like one."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, self.script, self.app, str(self.port)],
+                [self.python, self.script, self.app, str(self.port)],
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self.env},
                 stdout=log,
                 stderr=log,

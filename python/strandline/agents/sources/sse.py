@@ -7,8 +7,9 @@ them, and asking again could pay for a second reply. Whoever reads the run does 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Any, Literal
 
 import httpx
@@ -24,6 +25,9 @@ Protocol = Literal["ui-message", "ag-ui"]
 
 TIMEOUT = httpx.Timeout(10.0, read=300.0)
 """10 s to connect and to send; 5 minutes for the producer to say anything, if only a comment."""
+
+PATIENCE = 5.0
+"""Seconds after the reply in which the producer should close its stream."""
 
 _TERMINAL = frozenset({"finish", "abort", "error"})
 _SHOWN = 500
@@ -55,15 +59,17 @@ async def stream_from(
         request = opened.build_request(method, url, json=json, headers=_headers(headers), timeout=timeout)
         async with owned, _answer(opened, request) as response:
             pieces = response.aiter_bytes()
-            chunks = ag_ui_stream(pieces, run=run) if protocol == "ag-ui" else objects(pieces, until_done=True)
+            said = _each(pieces)
+            chunks = ag_ui_stream(said, run=run) if protocol == "ag-ui" else objects(said, until_done=True)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     ended = ended or chunk.get("type") in _TERMINAL
                     yield chunk
                     if ended and protocol == "ag-ui":
-                        return  # one request, one run
+                        break  # one request, one run
+            await _drain(pieces)
     except httpx.InvalidURL as exc:
-        raise ProducerFailed(f"{url!r:.200} is not an address: {exc}.") from exc
+        raise ProducerFailed(f"The address of the producer is not valid: {exc}.") from exc
     except httpx.HTTPError as exc:
         if not ended:  # what becomes of the connection after the last chunk is of no interest
             raise ProducerFailed(f"{_named(request.url)}: {_said(exc)}") from exc
@@ -111,6 +117,20 @@ async def _answer(client: httpx.AsyncClient, request: httpx.Request) -> AsyncIte
         yield response
     finally:
         await response.aclose()
+
+
+async def _each(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """What can be closed without closing ``pieces``."""
+    async for piece in pieces:
+        yield piece
+
+
+async def _drain(pieces: AsyncIterator[bytes]) -> None:
+    """Let the producer hang up: what it has to do after its last chunk may be cancelled when we do."""
+    with suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(PATIENCE):
+            async for _ in pieces:
+                pass
 
 
 async def _beginning(response: httpx.Response) -> str:

@@ -15,6 +15,7 @@ from ag_ui.core import RunAgentInput
 from rig import Answer, running
 from server_process import ServerProcess
 from strandline import Run
+from strandline.agents.sources import sse
 from strandline.agents.sources.sse import ag_ui_body, stream_from, ui_message_body
 from strandline.codecs.ag_ui_input import ag_ui_messages
 from strandline.errors import ProducerFailed
@@ -182,11 +183,35 @@ async def test_the_chunks_of_a_stream_that_is_cut_anywhere(size: int, done: byte
     assert chunks[-1] == {"type": "finish", "finishReason": "length"}
 
 
-async def test_nothing_is_waited_for_after_the_end() -> None:
+async def test_a_producer_that_does_not_hang_up_after_the_end_is_not_waited_for(monkeypatch: Any) -> None:
+    monkeypatch.setattr(sse, "PATIENCE", 0.01)
     chunks = await chunks_from(Producer(HEAD + WHOLE + b"data: [DONE]\n\n", hold=True))
     assert chunks[-1]["type"] == "finish"
     chunks = await chunks_from(Producer(HEAD + AG_UI, hold=True), protocol="ag-ui")
     assert chunks[-1]["type"] == "finish"
+
+
+@pytest.mark.parametrize("protocol, stream", [("ui-message", WHOLE + b"data: [DONE]\n\n"), ("ag-ui", AG_UI)])
+async def test_a_producer_may_do_what_it_has_to_after_the_end(protocol: str, stream: bytes) -> None:
+    ended, left = asyncio.Event(), []
+
+    class Saving(Producer):
+        async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            gone = asyncio.create_task(reader.read())
+            writer.write(HEAD + stream)
+            await ended.wait()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            left.append(gone.done())
+            writer.close()
+            await gone
+
+    async with Saving().listening() as producer:
+        async for chunk in stream_from(producer.url, protocol=protocol):  # type: ignore[arg-type]
+            if chunk["type"] == "finish":
+                ended.set()
+    assert left == [False]
 
 
 async def test_how_the_connection_ends_after_the_reply_does_not_matter() -> None:
