@@ -25,6 +25,8 @@ def free_port() -> int:
 class ServerProcess:
     """``start`` again after ``kill`` or ``terminate``: the same port, the same file."""
 
+    path = "/api/readyz"
+
     def __init__(
         self,
         folder: Path,
@@ -58,10 +60,13 @@ class ServerProcess:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [self.python, self.script, self.app, str(self.port)],
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.env},
+                env=self.environment(),
                 stdout=log,
                 stderr=log,
             )
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
 
     def wait_ready(self, timeout: float = 20.0) -> None:
         assert self.process is not None
@@ -79,7 +84,7 @@ class ServerProcess:
         """The status of the health check; raises OSError while nobody listens."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            connection.request("GET", "/api/readyz")
+            connection.request("GET", self.path)
             return connection.getresponse().status
         finally:
             connection.close()
