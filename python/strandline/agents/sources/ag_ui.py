@@ -75,7 +75,7 @@ class Receiver:
     def __init__(self) -> None:
         self.over = False
         self.usage: dict[str, int] = {}
-        self._open: dict[tuple[str, str], bool] = {}  # text and reasoning: True once there was something to say
+        self._open: dict[tuple[str, str], None] = {}  # text and reasoning, once there was something to say
         self._foreign: set[str] = set()
         self._calls = Calls()
         self._chunked: tuple[str, str] | None = None
@@ -98,10 +98,11 @@ class Receiver:
     # ------------------------------------------------------------------ text and reasoning
 
     def _text_start(self, event: Event) -> Chunks:
+        message = string(event, "messageId")
         if event.get("role") not in (None, "assistant"):
-            self._foreign.add(string(event, "messageId"))
+            self._foreign.add(message)
             return []
-        return self._start("text", string(event, "messageId")) + self._metadata(event)
+        return self._metadata(event)
 
     def _text_content(self, event: Event) -> Chunks:
         if event.get("messageId") in self._foreign:
@@ -114,7 +115,7 @@ class Receiver:
 
     def _reasoning_start(self, event: Event) -> Chunks:
         self._thinking.add(string(event, "messageId"))
-        return self._start("reasoning", string(event, "messageId"))
+        return []
 
     def _reasoning_content(self, event: Event) -> Chunks:
         return self._say("reasoning", string(event, "messageId"), string(event, "delta"))
@@ -124,7 +125,7 @@ class Receiver:
 
     def _thinking_start(self, event: Event) -> Chunks:
         self._thoughts += 1
-        return self._start("reasoning", f"thinking-{self._thoughts}")
+        return []
 
     def _thinking_content(self, event: Event) -> Chunks:
         return self._say("reasoning", f"thinking-{self._thoughts}", string(event, "delta"))
@@ -132,23 +133,21 @@ class Receiver:
     def _thinking_end(self, event: Event) -> Chunks:
         return self._end("reasoning", f"thinking-{self._thoughts}")
 
-    def _start(self, family: str, part: str) -> Chunks:
-        ended = self._end(family, part)
-        self._open[family, part] = False
-        return ended
-
     def _say(self, family: str, part: str, delta: str) -> Chunks:
         if not delta:
             return []
         said = {"type": f"{family}-delta", "id": part, "delta": delta}
-        if self._open.get((family, part)):
+        if (family, part) in self._open:
             return [said]
         step = self._step()
-        self._open[family, part] = True
+        self._open[family, part] = None
         return [*step, {"type": f"{family}-start", "id": part}, said]
 
     def _end(self, family: str, part: str) -> Chunks:
-        return [{"type": f"{family}-end", "id": part}] if self._open.pop((family, part), False) else []
+        if (family, part) not in self._open:
+            return []
+        del self._open[family, part]
+        return [{"type": f"{family}-end", "id": part}]
 
     def _metadata(self, event: Event) -> Chunks:
         said = {name: value for name, value in mapping(event, "metadata").items() if name not in _RESERVED}
@@ -198,7 +197,7 @@ class Receiver:
         if self._own_steps:
             return []
         if self._step_open:
-            busy = any(self._open.values()) or self._calls.unanswered
+            busy = bool(self._open) or self._calls.unanswered
             if not self._answered or busy:
                 return []
         self._answered = False

@@ -27,7 +27,7 @@ TIMEOUT = httpx.Timeout(10.0, read=300.0)
 """10 s to connect and to send; 5 minutes for the producer to say anything, if only a comment."""
 
 PATIENCE = 5.0
-"""Seconds after the reply in which the producer should close its stream."""
+"""Seconds in which a producer should close its stream after the reply, and say why it refuses."""
 
 _TERMINAL = frozenset({"finish", "abort", "error"})
 _SHOWN = 500
@@ -134,11 +134,14 @@ async def _drain(pieces: AsyncIterator[bytes]) -> None:
 
 
 async def _beginning(response: httpx.Response) -> str:
+    """What a refusal says, as far as it has come: it is told whatever becomes of the rest."""
     said = b""
-    async for piece in response.aiter_bytes():
-        said += piece
-        if len(said) >= _SHOWN:
-            break
+    with suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(PATIENCE):
+            async for piece in response.aiter_bytes():
+                said += piece
+                if len(said) >= _SHOWN:
+                    break
     return repr(said[:_SHOWN].decode(errors="replace"))
 
 

@@ -250,7 +250,9 @@ async def test_forms_without_start_and_end() -> None:
         result("done"), result("done", "d"),
         {"type": "TEXT_MESSAGE_CHUNK", "messageId": "u", "role": "user", "delta": "not this"},
     ]  # fmt: skip
-    state = fold(await chunks_of(*events))
+    chunks = await chunks_of(*events)
+    assert [chunk["type"] for chunk in chunks].count("message-metadata") == 1
+    state = fold(chunks)
     done = {"toolCallId": "c", "state": "output-available", "input": {"a": 1}, "output": "done"}
     assert [part for part in state.parts() if part["type"] != "step-start"] == [
         {"type": "reasoning", "id": "r", "text": "hm", "state": "done"},
@@ -295,6 +297,29 @@ async def test_calls_that_go_wrong_or_are_left_open() -> None:
     assert (late["state"], late["errorText"], late["input"]) == ("output-error", "no luck", '{"a":')
     with pytest.raises(ChunkRefused, match="not open"):
         await chunks_of({"type": "TOOL_CALL_ARGS", "toolCallId": "x", "delta": "{}"})
+
+
+async def test_what_strandlines_own_wire_says_beyond_the_protocol() -> None:
+    def custom(name: str, **value: Any) -> dict[str, Any]:
+        return {"type": "CUSTOM", "name": name, "value": value}
+
+    end = {**call()[-1], "metadata": {"tanstack": {"input": {"whole": True}}}}
+    events = [
+        *call("{broken")[:-1], call()[0], end, custom("tool-approval-request", approvalId="a", toolCallId="c"),
+        custom("tool-approval-response", approvalId="a", approved=True),
+        custom("tool-approval-response", approvalId="b", approved=True),
+        custom("tool-output-preliminary", toolCallId="c", output=1),
+    ]  # fmt: skip
+    part, data = await parts_of(*events)
+    assert part == {
+        "type": "tool-look", "toolCallId": "c", "state": "output-available", "input": {"whole": True}, "output": 1,
+        "preliminary": True, "approval": {"id": "a", "approved": True},
+    }  # fmt: skip
+    assert data == {"type": "data-tool-approval-response", "data": {"approvalId": "b", "approved": True}}
+    final, _ = await parts_of(*events, result("2"))
+    assert final["output"] == 2 and "preliminary" not in final
+    early = custom("tool-output-preliminary", toolCallId="c", output=1)
+    assert (await parts_of(*call()[:-1], early, call()[-1]))[1]["type"] == "data-tool-output-preliminary"
 
 
 async def kinds_of(*events: Any) -> list[str]:

@@ -152,17 +152,20 @@ async def test_a_producer_that_is_killed_fails_the_run(serve: Serve, caplog: Any
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
-async def test_a_stop_closes_the_connection_at_once(wrapped: bool) -> None:
+@pytest.mark.parametrize("own_client", [False, True])
+async def test_a_stop_closes_the_connection_at_once(wrapped: bool, own_client: bool) -> None:
     producer = Producer(HEAD + WHOLE[:160], hold=True)
+    client = httpx.AsyncClient()
 
     async def returning(run: Run) -> Any:
-        return stream_from(producer.url, json={})
+        return stream_from(producer.url, json={}, client=client if own_client else None)
 
     async def looping(run: Run) -> AsyncIterator[Any]:
-        async for chunk in stream_from(producer.url, json={}):
+        async for chunk in stream_from(producer.url, json={}, client=client if own_client else None):
             yield chunk
 
-    async with producer.listening(), running(agent=looping if wrapped else returning) as rig:
+    agent = looping if wrapped else returning
+    async with client, producer.listening(), running(agent=agent) as rig:
         answer = await rig.post("c")
         await answer.until(lambda: "text-start" in answer.types)
         assert producer.gone == 0
@@ -185,10 +188,11 @@ async def test_the_chunks_of_a_stream_that_is_cut_anywhere(size: int, done: byte
 
 async def test_a_producer_that_does_not_hang_up_after_the_end_is_not_waited_for(monkeypatch: Any) -> None:
     monkeypatch.setattr(sse, "PATIENCE", 0.01)
-    chunks = await chunks_from(Producer(HEAD + WHOLE + b"data: [DONE]\n\n", hold=True))
-    assert chunks[-1]["type"] == "finish"
-    chunks = await chunks_from(Producer(HEAD + AG_UI, hold=True), protocol="ag-ui")
-    assert chunks[-1]["type"] == "finish"
+    async with asyncio.timeout(20):
+        chunks = await chunks_from(Producer(HEAD + WHOLE + b"data: [DONE]\n\n", hold=True))
+        assert chunks[-1]["type"] == "finish"
+        chunks = await chunks_from(Producer(HEAD + AG_UI, hold=True), protocol="ag-ui")
+        assert chunks[-1]["type"] == "finish"
 
 
 @pytest.mark.parametrize("protocol, stream", [("ui-message", WHOLE + b"data: [DONE]\n\n"), ("ag-ui", AG_UI)])
@@ -257,11 +261,13 @@ async def test_the_usage_that_an_ag_ui_producer_reports_is_recorded() -> None:
 # ---------------------------------------------------------------------- what goes wrong
 
 
-async def test_a_refusal_is_told_with_what_it_says() -> None:
+async def test_a_refusal_is_told_with_what_it_says(monkeypatch: Any) -> None:
     refused = b"HTTP/1.1 503 No\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nthe model is cold" + b"x" * 9999
-    told = await failure(Producer(refused))
+    told = await failure(Producer(refused, hold=True))
     assert "answered 503: 'the model is cold" in told
     assert len(told) < 700
+    monkeypatch.setattr(sse, "PATIENCE", 0.01)
+    assert "answered 503: ''" in await failure(Producer(refused.partition(b"the model")[0], hold=True))
     assert "answered 302" in await failure(Producer(b"HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"))
 
 
