@@ -295,6 +295,9 @@ async def test_calls_that_go_wrong_or_are_left_open() -> None:
     assert (broken["state"], broken["output"]) == ("output-available", "try again")
     assert (empty["state"], empty["input"]) == ("input-available", {})
     assert (late["state"], late["errorText"], late["input"]) == ("output-error", "no luck", '{"a":')
+    start, arguments, end = call('{"a":')
+    (twice,) = await parts_of(start, arguments, start, {**arguments, "delta": "1}"}, end)
+    assert twice["input"] == {"a": 1}
     with pytest.raises(ChunkRefused, match="not open"):
         await chunks_of({"type": "TOOL_CALL_ARGS", "toolCallId": "x", "delta": "{}"})
 

@@ -44,7 +44,7 @@ class Producer:
         self.pieces = pieces
         self.hold = hold
         self.requests: list[bytes] = []
-        self.gone = 0
+        self.written = self.gone = 0
         self.url = ""
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,6 +57,7 @@ class Producer:
             for piece in self.pieces:
                 writer.write(piece)
                 await writer.drain()
+                self.written += len(piece)
             if self.hold:
                 assert await reader.read() == b""
         except ConnectionError:
@@ -266,6 +267,9 @@ async def test_a_refusal_is_told_with_what_it_says(monkeypatch: Any) -> None:
     told = await failure(Producer(refused, hold=True))
     assert "answered 503: 'the model is cold" in told
     assert len(told) < 700
+    endless = Producer(refused, *[b"x" * 1_000_000] * 100)
+    assert "answered 503" in await failure(endless)
+    assert endless.written < 10_000_000
     monkeypatch.setattr(sse, "PATIENCE", 0.01)
     assert "answered 503: ''" in await failure(Producer(refused.partition(b"the model")[0], hold=True))
     assert "answered 302" in await failure(Producer(b"HTTP/1.1 302 F\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n"))
