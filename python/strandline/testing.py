@@ -25,9 +25,9 @@ import orjson
 
 from strandline.agents.run import Run
 from strandline.core.message import FoldState
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import StoreUnavailable
-from strandline.stores.port import Batch, Store
+from strandline.stores.port import Batch, Outline, Store
 
 __all__ = [
     "FailingStore",
@@ -244,7 +244,7 @@ class FailingStore:
         self._check()
         return await self.inner.sessions(*which, **named)
 
-    async def outline(self, session_id: str) -> list[MessageRecord]:
+    async def outline(self, session_id: str) -> Outline:
         self._check()
         return await self.inner.outline(session_id)
 
@@ -252,16 +252,20 @@ class FailingStore:
         self._check()
         return await self.inner.messages(session_id, versions)
 
-    async def runs(self, session_id: str) -> list[RunRecord]:
-        self._check()
-        return await self.inner.runs(session_id)
-
     async def run(self, run_id: str) -> RunRecord | None:
         self._check()
         return await self.inner.run(run_id)
 
     async def unfinished(self) -> list[RunRecord]:
         return await self.inner.unfinished()
+
+    async def annotations(self, *which: Any) -> list[AnnotationRecord]:
+        self._check()
+        return await self.inner.annotations(*which)
+
+    async def due(self, before: int) -> list[DecisionRecord]:
+        self._check()
+        return await self.inner.due(before)
 
     async def events(
         self, session_id: str, first_seq: int, last_seq: int, run: str | None = None

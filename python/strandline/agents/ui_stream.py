@@ -19,13 +19,17 @@ from strandline.core.chunks import DATA_PREFIX
 from strandline.errors import ChunkRefused, ProducerFailed
 
 
-async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield the chunks of ``source``. Raises ChunkRefused for an item that is neither chunk nor SSE, and ProducerFailed
-    for SSE that ends in the middle of an event."""
-    found = objects(source)
+async def ui_stream(
+    source: AsyncIterable[Any] | Iterable[Any], *, until_done: bool = False
+) -> AsyncGenerator[Mapping[str, Any], None]:
+    """Yield the chunks of ``source``; ``until_done``: not what follows [DONE], nor the end of ``source``. Raises
+    ChunkRefused for an item that is neither chunk nor SSE, and ProducerFailed for SSE that ends in the middle of an
+    event."""
+    found = objects(source, until_done=until_done)
     try:
         async for chunk in found:
-            yield chunk
+            if chunk.get("type") != "done":  # pydantic-ai's object for [DONE]
+                yield _whole(chunk)
     finally:
         await aclose(found)
 
@@ -33,7 +37,7 @@ async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncGenerato
 async def objects(
     source: AsyncIterable[Any] | Iterable[Any], *, until_done: bool = False
 ) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Yield everything in ``source`` as plain objects, be it SSE or not. ``until_done``: not what follows [DONE]."""
+    """Yield everything in ``source`` as plain objects, be it SSE or not."""
     reader = EventReader()
     iterator = aiter(source) if isinstance(source, AsyncIterable) else _in_turn(source)
     try:
@@ -93,6 +97,16 @@ def _plain(item: Any) -> Mapping[str, Any]:
     raise ChunkRefused(
         f"A {type(item).__name__} cannot be read as part of a stream; dicts, their objects and SSE text can."
     )
+
+
+def _whole(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Producers in Python leave out what is None, also where null is a value: the output of a tool, for instance."""
+    kind = str(chunk.get("type"))
+    name = _VALUES.get(kind) or ("data" if kind.startswith(DATA_PREFIX) else None)
+    return chunk if name is None or name in chunk else {**chunk, name: None}
+
+
+_VALUES = {"tool-input-available": "input", "tool-input-error": "input", "tool-output-available": "output"}
 
 
 def _camel(name: str) -> str:

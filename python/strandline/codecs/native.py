@@ -8,7 +8,7 @@ import orjson
 
 from strandline.codecs.filters import Filter
 from strandline.codecs.sse import frame
-from strandline.core.events import Appended, Event, frames_in, from_plain, to_plain
+from strandline.core.events import Appended, Event, frames_in, from_plain, shown, to_plain
 from strandline.core.offset import Cursor
 
 
@@ -26,7 +26,7 @@ def decode(line: bytes) -> Event:
 def frames(epoch: str, seq: int, event: Event) -> tuple[bytes, ...]:
     """The feed's frames of an event: always one. Its cursor is the one that the AI SDK wire ends the event with,
     so that the two can be compared."""
-    return (frame({**to_plain(event), "seq": seq}, str(end(epoch, seq, event))),)
+    return (frame({**shown(event), "seq": seq}, str(end(epoch, seq, event))),)
 
 
 def filtered(epoch: str, seq: int, event: Event, wanted: Filter, seen: int = 0) -> tuple[bytes, ...]:

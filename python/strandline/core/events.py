@@ -34,7 +34,12 @@ class MessageCreated:
 
 @dataclass(frozen=True, slots=True)
 class RunQueued:
-    """A run was accepted. From this event on the run is active and its assistant message exists."""
+    """A run was accepted. From this event on the run is active and its assistant message exists.
+
+    A continuation names the suspended run as ``parent_run`` and goes on writing that one's ``message``. A ``spawned``
+    run (True or None) is another agent's beside ``parent_run``, with a message of its own that is on no path. ``body``
+    is what the client sent along, kept only where the agent may be called by a later process.
+    """
 
     at: int
     by: str
@@ -45,6 +50,8 @@ class RunQueued:
     agent: str
     parent_run: str | None = None
     key: str | None = None
+    spawned: bool | None = None
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +66,15 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The agent added chunks to its message. Frame *i* of this event is chunk *i*."""
+    """The agent added chunks to its message. Frame *i* of this event is chunk *i*.
+
+    ``sent``: the number of the newest request of a remote agent that is contained in this."""
 
     at: int
     run: str
     message: str
     chunks: tuple[Chunk, ...]
+    sent: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +116,192 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True)
 class SessionChanged:
-    """The session was created by itself, renamed or archived (PROTOCOL §8.2, §8.3): the new values of both fields."""
+    """The session was created by itself, renamed, archived, or told what to do with messages that come while a reply is
+    being written (PROTOCOL §8.2, §8.3): the new values of all fields."""
 
     at: int
     by: str
     title: str | None
     archived: bool
+    submit: str | None = None
 
 
-Event = MessageCreated | RunQueued | RunStarted | Appended | MessageReset | StopRequested | RunEnded | SessionChanged
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """Somebody told a running agent something. ``message_id`` is the id of the user message that it becomes if the
+    agent does not take it; taking it is a ``steering-message`` chunk with that id."""
+
+    at: int
+    by: str
+    run: str
+    message_id: str
+    parts: tuple[Mapping[str, Any], ...]
+    metadata: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRequested:
+    """A run waits for a decision; ordered before the ``RunEnded: suspended`` of its run, in the same commit.
+
+    ``kind``: ``approval`` (of a tool call) or ``tool`` (a tool that a client runs). ``input`` is that of the call, and
+    the only one that counts. ``expires_at`` in ms. ``roles``: who may decide needs one of them; None: whoever the
+    policy lets.
+    """
+
+    at: int
+    run: str
+    message: str
+    message_id: str
+    decision: str
+    kind: str
+    tool_call: str
+    tool: str
+    input: Any = None
+    expires_at: int | None = None
+    roles: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionMade:
+    """A decision was taken, once. ``outcome``: ``approved``, ``denied``, ``output``, ``error``, ``expired`` or
+    ``superseded``. ``chunks`` are what it adds to the message, after its run has ended: this event is of the session,
+    not of a run (``asked_by``)."""
+
+    at: int
+    by: str
+    decision: str
+    asked_by: str
+    message: str
+    message_id: str
+    outcome: str
+    chunks: tuple[Chunk, ...]
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchSelected:
+    """Somebody went to another branch: the active path ends at the version ``leaf`` from now on."""
+
+    at: int
+    by: str
+    leaf: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReplaced:
+    """A finished message says something else from now on."""
+
+    at: int
+    by: str
+    message: str
+    message_id: str
+    parts: tuple[Mapping[str, Any], ...]
+    metadata: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDeleted:
+    """A message is gone: its place in the tree stays, nothing of what it said does."""
+
+    at: int
+    by: str
+    message: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What is left in the log of an event whose message was deleted: its number."""
+
+    at: int
+    run: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """Somebody said something about a message, or about a range of it. The same ``annotation`` again replaces it.
+
+    ``summary``: what there is of this ``kind`` on this message after this event (``core.annotation.summary``)."""
+
+    at: int
+    by: str
+    annotation: str
+    message: str
+    message_id: str
+    kind: str
+    summary: Mapping[str, Any]
+    data: Any = None
+    range: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRemoved:
+    """An annotation was taken back. ``summary``: what is left of its kind on this message."""
+
+    at: int
+    by: str
+    annotation: str
+    message: str
+    message_id: str
+    kind: str
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """What the run has said so far is settled: a later attempt goes on from here."""
+
+    at: int
+    run: str
+    message: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecovered:
+    """A run whose process was lost is being carried on by another one. ``attempt`` counts from 2."""
+
+    at: int
+    by: str
+    run: str
+    message: str
+    message_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaimed:
+    """A remote agent has taken the run. ``producer`` counts the takings: an older one may not write any more."""
+
+    at: int
+    by: str
+    run: str
+    producer: int
+
+
+Event = (
+    MessageCreated
+    | RunQueued
+    | RunStarted
+    | Appended
+    | MessageReset
+    | StopRequested
+    | RunEnded
+    | SessionChanged
+    | Steered
+    | DecisionRequested
+    | DecisionMade
+    | BranchSelected
+    | MessageReplaced
+    | MessageDeleted
+    | Erased
+    | Annotated
+    | AnnotationRemoved
+    | Checkpointed
+    | RunRecovered
+    | RunClaimed
+)
 
 KINDS: dict[str, type[Event]] = {
     "message-created": MessageCreated,
@@ -125,13 +312,26 @@ KINDS: dict[str, type[Event]] = {
     "stop-requested": StopRequested,
     "run-ended": RunEnded,
     "session-changed": SessionChanged,
+    "steered": Steered,
+    "decision-requested": DecisionRequested,
+    "decision-made": DecisionMade,
+    "branch-selected": BranchSelected,
+    "message-replaced": MessageReplaced,
+    "message-deleted": MessageDeleted,
+    "erased": Erased,
+    "annotated": Annotated,
+    "annotation-removed": AnnotationRemoved,
+    "checkpointed": Checkpointed,
+    "run-recovered": RunRecovered,
+    "run-claimed": RunClaimed,
 }
 _NAMES: dict[type[Event], str] = {cls: name for name, cls in KINDS.items()}
 
 
 def run_of(event: Event) -> str | None:
     """The run that an event belongs to, or None for one that belongs to the session as a whole."""
-    return None if isinstance(event, MessageCreated | SessionChanged) else event.run
+    run: str | None = getattr(event, "run", None)
+    return run
 
 
 def frames_in(event: Event) -> int:
@@ -141,7 +341,7 @@ def frames_in(event: Event) -> int:
 
 def to_plain(event: Event) -> dict[str, Any]:
     """The JSON object of an event: ``{"type": kind, ...}``; fields that are None are left out."""
-    if type(event) is Appended:  # nine of ten
+    if type(event) is Appended and event.sent is None:  # nine of ten
         return {
             "type": "appended",
             "at": event.at,
@@ -157,19 +357,33 @@ def to_plain(event: Event) -> dict[str, Any]:
     return plain
 
 
+def shown(event: Event) -> dict[str, Any]:
+    """The same as readers are told it: without what was kept for the agent alone, and of an annotation the summary."""
+    plain = to_plain(event)
+    if type(event) is RunQueued:
+        plain.pop("body", None)
+    elif type(event) is Appended:
+        plain.pop("sent", None)
+    elif type(event) is Annotated:
+        plain.pop("data", None)
+        plain.pop("range", None)
+    return plain
+
+
 def from_plain(plain: Mapping[str, Any]) -> Event:
     """The event that ``to_plain`` described. Raises KeyError or TypeError for anything else."""
     fields = {name: value for name, value in plain.items() if name != "type"}
     cls = KINDS[plain["type"]]
-    if cls is Appended:
-        fields["chunks"] = tuple(fields["chunks"])
-    elif cls is MessageCreated:
-        fields["parts"] = tuple(fields["parts"])
-        fields.setdefault("parent", None)
-    elif cls is RunQueued:
+    for name in _LISTS:
+        if name in fields:
+            fields[name] = tuple(fields[name])
+    if cls is MessageCreated or cls is RunQueued:
         fields.setdefault("parent", None)
     elif cls is SessionChanged:
         fields.setdefault("title", None)
     elif cls is RunEnded:
         fields["status"] = Status(fields["status"])
     return cls(**fields)
+
+
+_LISTS = ("chunks", "parts", "roles")

@@ -11,8 +11,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from strandline.core.events import Appended, Event, MessageCreated, RunEnded, RunQueued, RunStarted, SessionChanged
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.annotation import name_of
+from strandline.core.events import (
+    Annotated,
+    AnnotationRemoved,
+    Appended,
+    BranchSelected,
+    DecisionMade,
+    DecisionRequested,
+    Event,
+    MessageCreated,
+    MessageDeleted,
+    MessageReplaced,
+    RunClaimed,
+    RunEnded,
+    RunQueued,
+    RunRecovered,
+    RunStarted,
+    SessionChanged,
+)
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status, may
 
 Content = tuple[tuple[Mapping[str, Any], ...], Any]
@@ -35,21 +53,31 @@ class Change:
     messages: dict[str, MessageRecord] = field(default_factory=dict)
     runs: dict[str, RunRecord] = field(default_factory=dict)
     structural: bool = False
+    decisions: dict[str, DecisionRecord] = field(default_factory=dict)
+    annotations: dict[str, AnnotationRecord | None] = field(default_factory=dict)
+    """By id; None for one that was taken back."""
 
 
 class SessionState:
     """The outline of one session at its last committed event, number ``last_seq``. The record's own ``last_seq`` is
     that of the last structural change; ``row`` has the newest."""
 
-    __slots__ = ("_by_key", "last_seq", "messages", "record", "runs")
+    __slots__ = ("_by_key", "annotations", "decisions", "last_seq", "messages", "record", "runs")
 
     def __init__(
-        self, record: SessionRecord, messages: Iterable[MessageRecord] = (), runs: Iterable[RunRecord] = ()
+        self,
+        record: SessionRecord,
+        messages: Iterable[MessageRecord] = (),
+        runs: Iterable[RunRecord] = (),
+        decisions: Iterable[DecisionRecord] = (),
+        annotations: Iterable[AnnotationRecord] = (),
     ) -> None:
         self.record = record
         self.last_seq = record.last_seq
         self.messages: dict[str, MessageRecord] = {message.version: message for message in messages}
         self.runs: dict[str, RunRecord] = {run.id: run for run in runs}
+        self.decisions: dict[str, DecisionRecord] = {decision.id: decision for decision in decisions}
+        self.annotations: dict[str, AnnotationRecord] = {annotation.id: annotation for annotation in annotations}
         self._by_key: dict[str, str] = {run.key: run.id for run in self.runs.values() if run.key is not None}
 
     @property
@@ -58,12 +86,13 @@ class SessionState:
         return replace(self.record, last_seq=self.last_seq)
 
     def path(self, leaf: str | None = None) -> list[MessageRecord]:
-        """The active path, oldest message first; with ``leaf`` the path that ends there."""
+        """The active path, oldest message first, without what was deleted; with ``leaf`` the path that ends there."""
         found: list[MessageRecord] = []
         version = leaf if leaf is not None else self.record.leaf
         while version is not None:
             message = self.messages[version]
-            found.append(message)
+            if not message.deleted:
+                found.append(message)
             version = message.parent
         found.reverse()
         return found
@@ -74,13 +103,17 @@ class SessionState:
             if message.message_id == message_id:
                 return message
         for message in reversed(self.messages.values()):
-            if message.message_id == message_id:
+            if message.message_id == message_id and not message.deleted:
                 return message
         return None
 
     def answers(self, version: str) -> list[RunRecord]:
         """The runs that answer a message version, oldest first."""
-        return [run for run in self.runs.values() if run.parent == version]
+        return [run for run in self.runs.values() if run.parent == version and not run.spawned]
+
+    def waiting(self, version: str | None = None) -> list[DecisionRecord]:
+        """The decisions that are pending, oldest first; with ``version`` those of one message."""
+        return [each for each in self.decisions.values() if each.pending and version in (None, each.message)]
 
     def keyed(self, key: str) -> RunRecord | None:
         """The run that a request with this idempotency key started."""
@@ -96,8 +129,8 @@ class SessionState:
         return Change(self.record, self.last_seq + count, {}, {})
 
     def project(self, events: Sequence[Event], contents: Mapping[str, Content]) -> Change:
-        """What ``events``, the next ones of this session, change. ``contents`` holds the final content of every
-        message whose run ends in them. Raises IllegalTransition."""
+        """What ``events``, the next ones of this session, change. ``contents`` holds the content after them of every
+        message whose run ends or goes on in them, or for which a decision is made. Raises IllegalTransition."""
         seq = self.last_seq
         change = Change(self.record, seq + len(events))
         fields: dict[str, Any] = {}
@@ -135,19 +168,30 @@ class SessionState:
                         first_seq=seq,
                         parent_run=event.parent_run,
                         key=event.key,
+                        spawned=bool(event.spawned),
+                        body=event.body,
                     )
-                    change.messages[event.message] = MessageRecord(
-                        session=self.record.id,
-                        version=event.message,
-                        message_id=event.message_id,
-                        parent=event.parent,
-                        role="assistant",
-                        author=f"agent:{event.agent}",
-                        created_at=event.at,
-                        run=event.run,
-                        parts=(),
-                    )
-                    fields |= {"leaf": event.message, "updated_at": event.at}
+                    fields["updated_at"] = event.at
+                    known = change.messages.get(event.message) or self.messages.get(event.message)
+                    if known is not None:  # a continuation
+                        parts, metadata = contents[event.message]
+                        message = replace(known, run=event.run, parts=parts, metadata=metadata)
+                    else:
+                        message = MessageRecord(
+                            session=self.record.id,
+                            version=event.message,
+                            message_id=event.message_id,
+                            parent=event.parent,
+                            role="assistant",
+                            author=f"agent:{event.agent}",
+                            created_at=event.at,
+                            run=event.run,
+                            parts=(),
+                            spawned=bool(event.spawned),
+                        )
+                        if not event.spawned:
+                            fields["leaf"] = event.message
+                    change.messages[event.message] = message
                 case RunStarted():
                     self._move(change, event.run, Status.RUNNING, {})
                 case RunEnded():
@@ -168,11 +212,72 @@ class SessionState:
                     parts, metadata = contents[event.message]
                     change.messages[event.message] = replace(message, parts=parts, metadata=metadata)
                     fields["updated_at"] = event.at
+                case RunRecovered():
+                    run = change.runs.get(event.run) or self.runs[event.run]
+                    change.runs[event.run] = replace(run, attempt=event.attempt)
+                case RunClaimed():
+                    run = change.runs.get(event.run) or self.runs[event.run]
+                    change.runs[event.run] = replace(run, producer=event.producer)
                 case SessionChanged():
-                    fields |= {"title": event.title, "archived": event.archived, "updated_at": event.at}
+                    fields |= {
+                        "title": event.title,
+                        "archived": event.archived,
+                        "submit": event.submit,
+                        "updated_at": event.at,
+                    }
+                case DecisionRequested():
+                    change.decisions[event.decision] = DecisionRecord(
+                        session=self.record.id,
+                        id=event.decision,
+                        run=event.run,
+                        message=event.message,
+                        message_id=event.message_id,
+                        kind=event.kind,
+                        tool_call=event.tool_call,
+                        tool=event.tool,
+                        created_at=event.at,
+                        input=event.input,
+                        roles=event.roles,
+                        expires_at=event.expires_at,
+                    )
+                case DecisionMade():
+                    decision = change.decisions.get(event.decision) or self.decisions[event.decision]
+                    change.decisions[event.decision] = replace(
+                        decision,
+                        outcome=event.outcome,
+                        value=decided_value(event),
+                        decided_at=event.at,
+                        decided_by=event.by,
+                    )
+                    self._rewrite(change, event.message, contents[event.message])
+                    fields["updated_at"] = event.at
+                case BranchSelected():
+                    fields |= {"leaf": event.leaf, "updated_at": event.at}
+                case MessageReplaced():
+                    self._rewrite(change, event.message, (event.parts, event.metadata))
+                    fields["updated_at"] = event.at
+                case MessageDeleted():
+                    self._rewrite(change, event.message, ((), None))
+                    change.messages[event.message] = replace(change.messages[event.message], deleted=True)
+                    fields["updated_at"] = event.at
+                case Annotated():
+                    change.annotations[event.annotation] = AnnotationRecord(
+                        session=self.record.id,
+                        id=event.annotation,
+                        message=event.message,
+                        message_id=event.message_id,
+                        kind=event.kind,
+                        author=event.by,
+                        created_at=event.at,
+                        name=name_of(event.data),
+                        data=event.data,
+                        range=event.range,
+                    )
+                case AnnotationRemoved():
+                    change.annotations[event.annotation] = None
                 case _:
                     pass
-        if fields or change.messages or change.runs:
+        if fields or change.messages or change.runs or change.decisions or change.annotations:
             change.record = replace(self.record, last_seq=seq, **fields)
             change.structural = True
         return change
@@ -189,12 +294,34 @@ class SessionState:
             self.runs[run.id] = run
             if run.key is not None:
                 self._by_key[run.key] = run.id
+        for decision in change.decisions.values():
+            self.decisions[decision.id] = decision if decision.pending else replace(decision, input=None)
+        for annotation_id, annotation in change.annotations.items():
+            if annotation is None:
+                self.annotations.pop(annotation_id, None)
+            else:
+                self.annotations[annotation_id] = replace(annotation, data=None, range=None)
+
+    def _rewrite(self, change: Change, version: str, content: Content) -> None:
+        message = change.messages.get(version) or self.messages[version]
+        parts, metadata = content
+        change.messages[version] = replace(message, parts=parts, metadata=metadata)
 
     def _move(self, change: Change, run_id: str, status: Status, fields: Mapping[str, Any]) -> None:
         run = change.runs.get(run_id) or self.runs[run_id]
         if not may(run.status, status):
             raise IllegalTransition(f"run {run_id} cannot go from {run.status} to {status}")
         change.runs[run_id] = replace(run, status=status, **fields)
+
+
+def decided_value(event: DecisionMade) -> dict[str, Any]:
+    """What was decided, as the record keeps it (``DecisionRecord.value``)."""
+    if event.outcome == "output":
+        return {"output": next(chunk["output"] for chunk in event.chunks if chunk["type"] == "tool-output-available")}
+    if event.outcome == "error":
+        return {"errorText": next(chunk["errorText"] for chunk in event.chunks if chunk["type"] == "tool-output-error")}
+    value: dict[str, Any] = {"approved": event.outcome == "approved"}
+    return value if event.reason is None else {**value, "reason": event.reason}
 
 
 def _title(parts: Iterable[Mapping[str, Any]]) -> str | None:

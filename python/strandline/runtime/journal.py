@@ -333,9 +333,7 @@ class Journal:
         now = self._clock.monotonic()
         for work in works:
             session = work.session
-            broken = session.absorb(
-                work.change, work.entries, work.decided.caller if work.decided is not None else None
-            )
+            broken = session.absorb(work.change, work.entries, work.decided)
             session.touched = now
             if work.deletes:
                 session.feed.delete()

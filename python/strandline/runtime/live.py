@@ -140,7 +140,8 @@ class Decided:
     """What a command makes of a session: events, the content of messages whose runs end in them, and an answer.
 
     ``caller`` is that of the runs that the events queue. ``answer`` is called after the commit, in the same step that
-    publishes the events. ``deletes``: the same commit deletes the session, with these events and all others.
+    publishes the events. ``deletes``: the same commit deletes the session, with these events and all others. ``folds``:
+    by run, what the message says that a continuation goes on with.
     """
 
     events: tuple[Event, ...]
@@ -148,6 +149,7 @@ class Decided:
     contents: Mapping[str, Content] = field(default_factory=dict)
     caller: Caller | None = None
     deletes: bool = False
+    folds: Mapping[str, FoldState] = field(default_factory=dict)
 
 
 class Command:
@@ -227,9 +229,11 @@ class LiveSession:
         """The number of the batch that committed the oldest event which is not in a log segment yet."""
         return self.feed.batch_of(self.segmented + 1)
 
-    def absorb(self, change: Change, entries: list[Entry], caller: Caller | None) -> list[LiveRun]:
+    def absorb(self, change: Change, entries: list[Entry], decided: Decided | None) -> list[LiveRun]:
         """Make a committed change part of this session: outline, folds, then the tail, in one step. Returns the runs
         that cannot go on."""
+        caller = decided.caller if decided is not None else None
+        folds = decided.folds if decided is not None else {}
         self.state.absorb(change)
         self.stored = True
         broken: list[LiveRun] = []
@@ -238,7 +242,7 @@ class LiveSession:
                 self.live[run.id] = LiveRun(
                     run.id,
                     run.message,
-                    started(run.message_id),
+                    folds.get(run.id) or started(run.message_id),
                     caller or Caller(user=run.author.removeprefix("user:")),
                     Cursor(self.state.record.epoch, run.first_seq, 0),
                 )

@@ -34,7 +34,7 @@ def change(session: LiveSession, changes: Changes, by: str, at: int) -> Decided:
     title = changes.title[0] if changes.title is not None else record.title
     archived = changes.archived if changes.archived is not None else record.archived
     same = (title, archived) == (record.title, record.archived)
-    events = () if same else (SessionChanged(at, by, title, archived),)
+    events = () if same else (SessionChanged(at, by, title, archived, record.submit),)
     return Decided(events, lambda: session)
 
 
@@ -67,7 +67,7 @@ def bring_in(
     elif record.owner != owner:
         raise Conflict(f"The session {session.id!r} is another user's.", code="session-exists")
     elif title is not None:
-        events.append(SessionChanged(at, "server", title, record.archived))
+        events.append(SessionChanged(at, "server", title, record.archived, record.submit))
     parent: str | None = None
     for message in messages:
         version = mint("msg")

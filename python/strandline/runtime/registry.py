@@ -164,9 +164,8 @@ class Registry:
         record = await self.store.session(session_id)
         if record is None:
             return None
-        outline, runs, newer = await asyncio.gather(
+        outline, newer = await asyncio.gather(
             self.store.outline(session_id),
-            self.store.runs(session_id),
             # The row is written when the structure changes; the log may have gone on since.
             self.store.events(session_id, record.last_seq + 1, ALL_SEQS),
         )
@@ -174,7 +173,9 @@ class Registry:
             record = replace(record, last_seq=newer[-1][0])
         if session_id in self._live:
             return self._live[session_id]
-        return self._register(SessionState(record, outline, runs), stored=True)
+        return self._register(
+            SessionState(record, outline.messages, outline.runs, outline.decisions, outline.annotations), stored=True
+        )
 
     def _register(self, state: SessionState, *, stored: bool) -> LiveSession:
         session = LiveSession(state, stored=stored, at=self._clock.monotonic())

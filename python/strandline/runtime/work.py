@@ -52,6 +52,14 @@ def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch | None:
         plan.segments,
         plan.trim,
         tuple(work.session.id for work in works if work.deletes),
+        tuple(decision for change in structural for decision in change.decisions.values()),
+        tuple(each for change in structural for each in change.annotations.values() if each is not None),
+        tuple(
+            (change.record.id, annotation_id)
+            for change in structural
+            for annotation_id, each in change.annotations.items()
+            if each is None
+        ),
     )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
-from strandline.stores.port import Batch, Entry, Place, Segment
+from strandline.stores.port import DUE_AT_ONCE, Batch, Entry, Outline, Place, Segment
 from strandline.stores.rows import merged, segments_from
 
 
@@ -29,6 +29,8 @@ class MemoryStore:
         self._keys: dict[tuple[str, str], str] = {}
         self._log: dict[str, list[Segment]] = {}
         self._erased: dict[str, int] = {}
+        self._decisions: dict[tuple[str, str], DecisionRecord] = {}
+        self._annotations: dict[tuple[str, str], AnnotationRecord] = {}
 
     async def open(self) -> int:
         if self._is_open:
@@ -56,6 +58,12 @@ class MemoryStore:
             self._messages.setdefault(message.session, {})[message.version] = message
         for run in batch.runs:
             self._runs[run.id] = run
+        for decision in batch.decisions:
+            self._decisions[decision.session, decision.id] = decision
+        for annotation in batch.annotations:
+            self._annotations[annotation.session, annotation.id] = annotation
+        for place in batch.unannotated:
+            self._annotations.pop(place, None)
         for segment in batch.segments:
             self._log.setdefault(segment.session, []).append(segment)
         for session_id in batch.deleted:
@@ -87,21 +95,25 @@ class MemoryStore:
         ]
         return [record for at, record in sorted(found) if place is None or at > place][:limit]
 
-    async def outline(self, session_id: str) -> list[MessageRecord]:
+    async def outline(self, session_id: str) -> Outline:
         self._check_open()
-        return [replace(record, parts=None) for record in self._messages.get(session_id, {}).values()]
+        runs = (record for record in self._runs.values() if record.session == session_id)
+        decisions = (record for record in self._decisions.values() if record.session == session_id)
+        return Outline(
+            tuple(replace(record, parts=None) for record in self._messages.get(session_id, {}).values()),
+            tuple(sorted(runs, key=lambda record: record.first_seq)),
+            tuple(record if record.pending else replace(record, input=None) for record in decisions),
+            tuple(
+                replace(record, data=None, range=None)
+                for record in self._annotations.values()
+                if record.session == session_id
+            ),
+        )
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
         self._check_open()
         found = self._messages.get(session_id, {})
         return [found[version] for version in versions if version in found]
-
-    async def runs(self, session_id: str) -> list[RunRecord]:
-        self._check_open()
-        return sorted(
-            (record for record in self._runs.values() if record.session == session_id),
-            key=lambda record: record.first_seq,
-        )
 
     async def run(self, run_id: str) -> RunRecord | None:
         self._check_open()
@@ -113,6 +125,19 @@ class MemoryStore:
             (record for record in self._runs.values() if record.active),
             key=lambda record: (record.session, record.first_seq),
         )
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        self._check_open()
+        found = (each for each in self._annotations.values() if (each.session, each.message) == (session_id, version))
+        return [each for each in found if kind in (None, each.kind)][offset : offset + limit]
+
+    async def due(self, before: int) -> list[DecisionRecord]:
+        self._check_open()
+        expiring = (record for record in self._decisions.values() if record.pending and record.expires_at is not None)
+        found = [record for record in expiring if record.expires_at is not None and record.expires_at <= before]
+        return sorted(found, key=lambda record: record.expires_at or 0)[:DUE_AT_ONCE]
 
     async def events(
         self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
@@ -160,6 +185,8 @@ class MemoryStore:
         self._log.pop(session_id, None)
         self._runs = {id: run for id, run in self._runs.items() if run.session != session_id}
         self._keys = {name: run for name, run in self._keys.items() if name[0] != session_id}
+        self._decisions = {name: each for name, each in self._decisions.items() if name[0] != session_id}
+        self._annotations = {name: each for name, each in self._annotations.items() if name[0] != session_id}
 
     def _keys_after(self, batch: Batch) -> dict[tuple[str, str], str]:
         named = [run for run in batch.runs if run.key is not None]

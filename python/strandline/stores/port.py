@@ -30,7 +30,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ class Batch:
     sessions, messages, runs: whole rows to insert or replace. segments: log segments to add.
     trim: journal rows up to and including this number are deleted (their events are all in segments), or None.
     deleted: sessions whose rows, messages, runs and segments are deleted, after everything else of the batch was
-    written; no entry of the batch is theirs.
+    written; no entry of the batch is theirs. decisions, annotations: whole rows; of a decision that is known only what
+    was decided is taken. unannotated: (session, id) of annotations to delete.
     """
 
     number: int
@@ -85,13 +86,30 @@ class Batch:
     segments: tuple[Segment, ...] = field(default=())
     trim: int | None = None
     deleted: tuple[str, ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+    annotations: tuple[AnnotationRecord, ...] = ()
+    unannotated: tuple[tuple[str, str], ...] = ()
 
     @property
     def only_entries(self) -> bool:
         """True when it writes nothing but journal entries: nine of ten do."""
-        changes = self.sessions or self.messages or self.runs or self.segments or self.deleted
-        return bool(self.entries) and not changes and self.trim is None
+        rows = self.sessions or self.messages or self.runs or self.decisions or self.annotations
+        others = self.segments or self.deleted or self.unannotated
+        return bool(self.entries) and not rows and not others and self.trim is None
 
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a session's state is made of, without the content of messages, everything in order of creation."""
+
+    messages: tuple[MessageRecord, ...] = ()
+    runs: tuple[RunRecord, ...] = ()
+    decisions: tuple[DecisionRecord, ...] = ()
+    annotations: tuple[AnnotationRecord, ...] = ()
+
+
+DUE_AT_ONCE = 100
+"""As many decisions does one call of ``due`` return."""
 
 Place = tuple[int, str]
 """Where a page of sessions ended: ``updated_at`` (ms) and ``id`` of its last one."""
@@ -131,20 +149,26 @@ class Store(Protocol):
         """Sessions, newest ``updated_at`` first (``id`` where equal), strictly after the place ``before``;
         ``owner`` None means everybody's, ``archived`` None both kinds."""
 
-    async def outline(self, session_id: str) -> list[MessageRecord]:
-        """Every message version of a session without its content (``parts`` None), in order of creation."""
+    async def outline(self, session_id: str) -> Outline:
+        """Every message version of a session without its content (``parts`` None), and its runs, decisions and
+        annotations (in any order, without ``data`` and ``range``). A decision that was made has no ``input``."""
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
         """The named versions with their content, in the order of ``versions``; unknown ones are left out."""
-
-    async def runs(self, session_id: str) -> list[RunRecord]:
-        """Every run of a session, in order of creation (``first_seq``)."""
 
     async def run(self, run_id: str) -> RunRecord | None:
         """One run, of whatever session, or None."""
 
     async def unfinished(self) -> list[RunRecord]:
         """Every run that is queued or running, in order of session and ``first_seq``."""
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        """A page of the annotations of a message version, of one kind or of all, in order of creation."""
+
+    async def due(self, before: int) -> list[DecisionRecord]:
+        """The first ``DUE_AT_ONCE`` pending decisions that expire at ``before`` (ms) or earlier, the oldest first."""
 
     async def events(
         self, session_id: str, first_seq: int, last_seq: int, run: str | None = None

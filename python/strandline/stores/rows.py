@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.stores import lines
 from strandline.stores.port import Entry, Segment
@@ -54,12 +54,13 @@ def session_row(record: SessionRecord) -> Row:
         record.leaf,
         record.title,
         int(record.archived),
+        record.submit,
     )
 
 
 def session_from(row: Row) -> SessionRecord:
-    *fields, archived = row
-    return SessionRecord(*[*fields, bool(archived)])
+    *fields, archived, submit = row
+    return SessionRecord(*[*fields, bool(archived), submit])
 
 
 def message_row(record: MessageRecord) -> Row:
@@ -75,14 +76,16 @@ def message_row(record: MessageRecord) -> Row:
         record.run,
         _packed(record.parts),
         _json(record.metadata),
+        int(record.deleted),
+        int(record.spawned),
     )
 
 
 def message_from(row: Row) -> MessageRecord:
     """The message of a row whose parts the query has inflated."""
-    *rest, parts, metadata = row
+    *rest, parts, metadata, deleted, spawned = row
     content = None if parts is None else tuple(orjson.loads(parts))
-    return MessageRecord(*[*rest, content, None if metadata is None else orjson.loads(metadata)])
+    return MessageRecord(*[*rest, content, _value(metadata), bool(deleted), bool(spawned)])
 
 
 def run_row(record: RunRecord) -> Row:
@@ -105,13 +108,64 @@ def run_row(record: RunRecord) -> Row:
         record.finish_reason,
         _json(record.usage),
         record.ended_at,
+        int(record.spawned),
+        record.attempt,
+        record.producer,
+        _json(record.body),
     )
 
 
 def run_from(row: Row) -> RunRecord:
-    *before, usage, ended_at = row
+    *before, usage, ended_at, spawned, attempt, producer, body = row
     before[7] = Status(before[7])
-    return RunRecord(*[*before, None if usage is None else orjson.loads(usage), ended_at])
+    return RunRecord(*[*before, _value(usage), ended_at, bool(spawned), attempt, producer, _value(body)])
+
+
+def decision_row(record: DecisionRecord) -> Row:
+    return (
+        record.session,
+        record.id,
+        record.run,
+        record.message,
+        record.message_id,
+        record.kind,
+        record.tool_call,
+        record.tool,
+        record.created_at,
+        _json(record.input),
+        _json(record.roles),
+        record.expires_at,
+        record.outcome,
+        _json(record.value),
+        record.decided_at,
+        record.decided_by,
+    )
+
+
+def decision_from(row: Row) -> DecisionRecord:
+    *before, known, roles, expires_at, outcome, value, decided_at, decided_by = row
+    who = None if roles is None else tuple(orjson.loads(roles))
+    return DecisionRecord(*[*before, _value(known), who, expires_at, outcome, _value(value), decided_at, decided_by])
+
+
+def annotation_row(record: AnnotationRecord) -> Row:
+    return (
+        record.session,
+        record.id,
+        record.message,
+        record.message_id,
+        record.kind,
+        record.author,
+        record.created_at,
+        record.name,
+        _json(record.data),
+        _json(record.range),
+    )
+
+
+def annotation_from(row: Row) -> AnnotationRecord:
+    *before, data, place = row
+    return AnnotationRecord(*[*before, _value(data), _value(place)])
 
 
 def journal_row(number: int, entries: Iterable[Entry]) -> Row:
@@ -190,6 +244,10 @@ def _packed(parts: Any) -> str | bytes | None:
     if text is None or len(text) not in _PARTS_BYTES:
         return text
     return zlib.compress(text.encode(), _LEVEL)
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
 
 
 def _json(value: Any) -> str | None:

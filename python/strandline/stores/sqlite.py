@@ -21,15 +21,19 @@ from typing import Any, TypeVar
 import aiosqlite
 import orjson
 
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import lines, schema
 from strandline.stores.faults import unavailable
 from strandline.stores.lock import FileLock
-from strandline.stores.port import Batch, Place
+from strandline.stores.port import DUE_AT_ONCE, Batch, Outline, Place
 from strandline.stores.queries import BEGINNING, SQL, in_blocks
 from strandline.stores.rows import (
     Row,
+    annotation_from,
+    annotation_row,
+    decision_from,
+    decision_row,
     inflate,
     journal_row,
     merged,
@@ -54,6 +58,8 @@ _GROWTH = 32 * 1024 * 1024
 are journal rows, which are trimmed soon, and a page that is in it several times is copied once."""
 
 _EXPIRED_AT_ONCE = 200
+
+_ERASURE = ("erase_messages", "erase_runs", "erase_log", "erase_decisions", "erase_annotations", "erase_session")
 
 
 class SqliteStore:
@@ -132,16 +138,20 @@ class SqliteStore:
             rows = await self._read("list_sessions_of_owner", *page, owner)
         return [session_from(row) for row in rows]
 
-    async def outline(self, session_id: str) -> list[MessageRecord]:
-        return [message_from(row) for row in await self._read("outline", session_id)]
+    async def outline(self, session_id: str) -> Outline:
+        names = ("outline", "list_runs", "list_decisions", "list_annotations")
+        messages, runs, decisions, annotations = [await self._read(name, session_id) for name in names]
+        return Outline(
+            tuple(map(message_from, messages)),
+            tuple(map(run_from, runs)),
+            tuple(map(decision_from, decisions)),
+            tuple(map(annotation_from, annotations)),
+        )
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
         rows = await self._read("get_messages", session_id, orjson.dumps(list(versions)).decode())
         found = {record.version: record for record in map(message_from, rows)}
         return [found[version] for version in versions if version in found]
-
-    async def runs(self, session_id: str) -> list[RunRecord]:
-        return [run_from(row) for row in await self._read("list_runs", session_id)]
 
     async def run(self, run_id: str) -> RunRecord | None:
         rows = await self._read("get_run", run_id)
@@ -149,6 +159,15 @@ class SqliteStore:
 
     async def unfinished(self) -> list[RunRecord]:
         return [run_from(row) for row in await self._read("unfinished_runs")]
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        rows = await self._read("annotations_of", session_id, version, kind, limit, offset)
+        return [annotation_from(row) for row in rows]
+
+    async def due(self, before: int) -> list[DecisionRecord]:
+        return [decision_from(row) for row in await self._read("due_decisions", before, DUE_AT_ONCE)]
 
     async def events(
         self, session_id: str, first_seq: int, last_seq: int, run: str | None = None
@@ -237,11 +256,15 @@ class SqliteStore:
         await self._put(db, "put_sessions", batch.sessions, session_row)
         await self._put(db, "put_messages", batch.messages, message_row)
         await self._put(db, "put_runs", batch.runs, run_row)
+        await self._put(db, "put_decisions", batch.decisions, decision_row)
+        await self._put(db, "put_annotations", batch.annotations, annotation_row)
+        if batch.unannotated:
+            await db.executemany(SQL["drop_annotation"], batch.unannotated)
         if batch.segments:
             # A lazy map: rows are packed and compressed in the writer's thread.
             await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
         for session_id in batch.deleted:
-            for name in ("erase_messages", "erase_runs", "erase_log", "erase_session"):
+            for name in _ERASURE:
                 await db.execute_fetchall(SQL[name], (session_id,))
             await db.execute_fetchall(SQL["put_erased"], (session_id, batch.number))
         if batch.trim is not None or not batch.entries:

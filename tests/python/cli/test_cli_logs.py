@@ -79,7 +79,7 @@ def test_the_default_is_text_as_before(here: Path) -> None:
     with server("serve", "main:chat", cwd=here) as started:
         post(started.api, "s", "m", "1", whole=True)
         until("the access log", lambda: "POST /api/chat" in started.out)
-        assert "INFO:     run " in started.err
+        until("the end of the run", lambda: "INFO:     run " in started.err)
         assert started.end(signal.SIGINT) == 0
 
 

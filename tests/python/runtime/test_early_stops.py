@@ -121,4 +121,4 @@ async def test_what_follows_a_commit_that_failed_but_counted_is_not_taken_for_it
         await answer.end()
         await rig.ended("d")
         assert (await rig.store.session("d")) is not None
-        assert [run.status.value for run in await rig.store.runs("d")] == ["completed"]
+        assert [run.status.value for run in (await rig.store.outline("d")).runs] == ["completed"]

@@ -62,7 +62,7 @@ async def check_whole(store: SqliteStore, number: int) -> None:
         assert record is not None
         assert (record.last_seq, record.updated_at) == (upto, number)
         assert [message.parts for message in await store.messages(name, [f"v-{name}"])] == [({"n": number},)]
-        assert [run.last_seq for run in await store.runs(name)] == [number]
+        assert [run.last_seq for run in (await store.outline(name)).runs] == [number]
 
 
 async def main(path: str, durability: str) -> None:

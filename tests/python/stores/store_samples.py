@@ -17,13 +17,26 @@ import orjson
 
 from strandline.codecs import native
 from strandline.core.events import Appended
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.stores import SqliteStore, Store
 from strandline.stores.port import Batch, Entry, Segment
+from strandline.stores.rows import message_row, run_row
 
 OLD_SESSION = "INSERT INTO sessions VALUES (?, 'abcd1234', 'ann', 1000, 2000, 3, 'v1', 'A title')"
 """A session in the columns of the first schema."""
+
+OLD_MESSAGE = (
+    "INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+OLD_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def put_old(db: sqlite3.Connection, message: MessageRecord, run: RunRecord) -> None:
+    """A message and a run in the columns of the first schema, which later ones have added to at the end."""
+    db.execute(OLD_MESSAGE, message_row(message)[: OLD_MESSAGE.count("?")])
+    db.execute(OLD_RUN, run_row(run)[: OLD_RUN.count("?")])
 
 
 def session(id: str = "s1", **changes: Any) -> SessionRecord:
@@ -47,6 +60,23 @@ def run(id: str = "r1", **changes: Any) -> RunRecord:
         "author": "user:ann", "status": Status.RUNNING, "created_at": 1000, "first_seq": 1,
     }  # fmt: skip
     return RunRecord(id, **{**fields, **changes})
+
+
+def decision(id: str = "d1", **changes: Any) -> DecisionRecord:
+    fields: dict[str, Any] = {
+        "session": "s1", "run": "r1", "message": "v-r1", "message_id": "m-r1", "kind": "approval", "tool_call": "c1",
+        "tool": "delete", "created_at": 1000, "input": {"path": "ä"},
+    }  # fmt: skip
+    return DecisionRecord(id=id, **{**fields, **changes})
+
+
+def annotation(id: str = "a1", **changes: Any) -> AnnotationRecord:
+    fields: dict[str, Any] = {
+        "session": "s1", "message": "v1", "message_id": "m-v1", "kind": "citation", "author": "user:ann",
+        "created_at": 1000, "name": "a.example", "data": {"url": "https://a.example"},
+        "range": {"part": 0, "start": 1, "end": 4},
+    }  # fmt: skip
+    return AnnotationRecord(id=id, **{**fields, **changes})
 
 
 def event(seq: int, run: str | None = "r1", at: int = 5000) -> bytes:
@@ -87,6 +117,8 @@ def whole_batch(number: int = 1) -> Batch:
         messages=(message(metadata={"n": [1, None]}),),
         runs=(run(key="k1"),),
         segments=(segment("s1", [1, 2, 3]),),
+        decisions=(decision(),),
+        annotations=(annotation(),),
     )
 
 

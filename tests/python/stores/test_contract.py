@@ -13,7 +13,7 @@ from strandline.core.records import SessionRecord
 from strandline.core.run import Status
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import MemoryStore, SqliteStore, Store, open_store
-from strandline.stores.port import Batch
+from strandline.stores.port import Batch, Outline
 
 EVER = 2**62
 
@@ -31,7 +31,7 @@ async def test_a_new_store_is_empty_and_numbers_start_after_zero(store: Store) -
     assert await store.sessions() == []
     assert await store.session("s1") is None
     assert await store.run("r1") is None
-    assert [await store.runs("s1"), await store.outline("s1"), await store.unfinished()] == [[], [], []]
+    assert (await store.outline("s1"), await store.unfinished()) == (Outline(), [])
     assert await store.events("s1", 0, EVER) == []
 
 
@@ -77,15 +77,14 @@ async def test_a_batch_that_cannot_be_written_leaves_nothing_and_can_be_mended(s
     with pytest.raises(Conflict):
         await store.commit(bad)
     assert await store.session("s1") is None
-    assert await store.outline("s1") == []
-    assert await store.runs("s1") == [run("r1", key="k1")]
+    assert await store.outline("s1") == Outline(runs=(run("r1", key="k1"),))
     assert await store.events("s1", 0, EVER) == []
 
     assert await reopen(store) == 1
     assert await store.events("s1", 0, EVER) == []
 
     await store.commit(replace(bad, runs=(run("r2", key="k2", first_seq=2),)))
-    assert [record.id for record in await store.runs("s1")] == ["r1", "r2"]
+    assert [record.id for record in (await store.outline("s1")).runs] == ["r1", "r2"]
     assert await store.events("s1", 0, EVER) == events([1, 2, 3])
 
 
@@ -142,7 +141,7 @@ async def test_rows_are_replaced_as_a_whole(store: Store) -> None:
     )
     assert await store.session("s1") == session(owner="bob", epoch="zzzz9999", last_seq=9)
     assert await store.messages("s1", ["v1"]) == [message(parts=None, role="assistant")]
-    assert await store.runs("s1") == [new_run]
+    assert [*(await store.outline("s1")).runs] == [new_run]
 
 
 async def test_many_rows_in_one_batch(store: Store) -> None:
@@ -151,7 +150,7 @@ async def test_many_rows_in_one_batch(store: Store) -> None:
     sessions = tuple(session(f"s{n:03}", updated_at=n) for n in range(73))
     await store.commit(Batch(1, sessions=sessions, messages=messages, runs=runs))
     assert await store.messages("s1", [m.version for m in messages]) == list(messages)
-    assert await store.runs("s1") == list(runs)
+    assert list((await store.outline("s1")).runs) == list(runs)
     assert await store.sessions() == list(reversed(sessions))
 
 
@@ -215,7 +214,7 @@ async def test_an_outline_has_every_version_in_order_of_creation_and_no_content(
     await store.commit(Batch(1, messages=(message("v2"), message("v1", parent="v2", metadata=[1]))))
     await store.commit(Batch(2, messages=(message("v3", parent="v2"), message("x1", session="s2"))))
     await store.commit(Batch(3, messages=(message("v2", author="agent:a"),)))
-    outline = await store.outline("s1")
+    outline = [*(await store.outline("s1")).messages]
     assert outline == [
         message("v2", author="agent:a", parts=None),
         message("v1", parent="v2", metadata=[1], parts=None),
@@ -240,7 +239,7 @@ async def test_runs_come_in_order_and_unfinished_ones_are_found_in_every_session
     )
     await store.commit(Batch(1, runs=(*active, *finished)))
     assert await store.unfinished() == [active[2], active[1], active[0]]
-    assert [record.id for record in await store.runs("s1")] == ["a", "c", *(record.id for record in finished)]
+    assert [record.id for record in (await store.outline("s1")).runs] == ["a", "c", *(record.id for record in finished)]
     assert await store.run("b") == active[0]
     await store.commit(Batch(2, runs=(replace(active[2], status=Status.LOST),)))
     assert await store.unfinished() == [active[1], active[0]]

@@ -14,7 +14,7 @@ from store_samples import entry, events, segment, session
 
 from strandline.stores import SqliteStore, schema
 from strandline.stores.inspect import Inspector
-from strandline.stores.port import Batch
+from strandline.stores.port import Batch, Outline
 
 CHILD = Path(__file__).with_name("deleting_child.py")
 EVER = 2**62
@@ -40,15 +40,15 @@ async def check_whole(store: SqliteStore, number: int) -> None:
     if step == 3:
         assert record is None
         assert found == []
-        assert await store.outline("s") == []
-        assert await store.runs("s") == []
+        assert await store.outline("s") == Outline()
+        assert [*(await store.outline("s")).runs] == []
     else:
         assert record is not None
         assert record.epoch == epoch(life)
         assert found == [(seq, event(life, seq)) for seq in range(1, 2 * step + 3)]
         assert [message.parts for message in await store.messages("s", [f"v{life}"])] == [({"life": life},)]
-        assert [message.version for message in await store.outline("s")] == [f"v{life}"]
-        assert [run.id for run in await store.runs("s")] == [f"run-{life}"]
+        assert [message.version for message in (await store.outline("s")).messages] == [f"v{life}"]
+        assert [run.id for run in (await store.outline("s")).runs] == [f"run-{life}"]
     kept = await store.events("kept", 0, EVER)
     assert kept == [(seq, event(0, seq)) for seq in range(1, len(kept) + 1)]
     assert len(kept) == (await store.session("kept")).last_seq  # type: ignore[union-attr]

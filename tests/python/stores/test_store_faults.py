@@ -23,7 +23,7 @@ from store_samples import (
 
 from strandline.errors import StoreDamaged, StoreUnavailable
 from strandline.stores import SqliteStore, schema
-from strandline.stores.port import Batch, Entry
+from strandline.stores.port import Batch, Entry, Outline
 
 EVER = 2**62
 
@@ -37,7 +37,7 @@ async def refused_then_accepted(
     with pytest.raises(StoreUnavailable, match=said):
         await store.commit(batch)
     assert await store.session("s1") is None
-    assert await store.outline("s1") == []
+    assert await store.outline("s1") == Outline()
     mended = mend()
     if mended is not None:
         await mended

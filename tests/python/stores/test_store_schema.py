@@ -15,6 +15,7 @@ from store_samples import (
     content_of,
     events,
     made_and_closed,
+    put_old,
     session,
     sql,
     whole_batch,
@@ -25,8 +26,8 @@ from strandline.errors import StoreDamaged, StoreRefused, StoreTooNew, StoreUnav
 from strandline.stores import SqliteStore, schema
 from strandline.stores.inspect import Inspector
 from strandline.stores.port import Batch, Segment
-from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries, repeated
-from strandline.stores.rows import inflate, journal_row, message_row, run_row
+from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries
+from strandline.stores.rows import inflate, journal_row
 
 EVER = 2**62
 
@@ -110,8 +111,7 @@ async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(pat
         schema.migrate(db, 0, MIGRATIONS[:1])
         for name in ("s1", "s2"):
             db.execute(OLD_SESSION, (name,))
-        db.execute(repeated("put_messages", 1), message_row(batch.messages[0]))
-        db.execute(repeated("put_runs", 1), run_row(batch.runs[0]))
+        put_old(db, batch.messages[0], batch.runs[0])
         db.execute(SQL["put_journal"], journal_row(1, batch.entries))
     with pytest.raises(StoreRefused, match=r"schema 1.*start the server once"):
         Inspector(path)
@@ -121,7 +121,7 @@ async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(pat
     assert await store.sessions("ann", archived=False) == [whole, replace(whole, id="s2")]
     assert await store.sessions(archived=True) == []
     assert await store.messages("s1", ["v1"]) == list(batch.messages)
-    assert await store.runs("s1") == list(batch.runs)
+    assert list((await store.outline("s1")).runs) == list(batch.runs)
     assert await store.events("s1", 0, EVER) == events([1, 2, 3])
     await store.commit(Batch(2, sessions=(replace(whole, archived=True),), deleted=("s2",)))
     assert await store.sessions() == [replace(whole, archived=True)]
@@ -149,7 +149,7 @@ async def test_segments_of_the_second_schema_are_read_and_an_older_strandline_re
     # What a Strandline that knows two schemas says to this file.
     with closing(schema.connect(path)) as db, pytest.MonkeyPatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:2])
-        with pytest.raises(StoreTooNew, match=r"schema 3, this Strandline knows schemas up to 2"):
+        with pytest.raises(StoreTooNew, match=r"schema 4, this Strandline knows schemas up to 2"):
             schema.admit(db, path)
 
 
@@ -186,6 +186,11 @@ def test_every_query_is_one_commented_statement() -> None:
         ("outline", ("s1",), "messages_by_session"),
         ("list_runs", ("s1",), "runs_by_session"),
         ("unfinished_runs", (), "runs_unfinished"),
+        ("list_decisions", ("s1",), "decisions_by_session"),
+        ("due_decisions", (EVER, 10), "decisions_due"),
+        ("list_annotations", ("s1",), "annotations_by_session"),
+        ("erase_decisions", ("s1",), "decisions"),
+        ("erase_annotations", ("s1",), "annotations"),
         ("read_log", ("s1", 0, EVER), "log_by_session"),
         ("read_log_of_run", ("s1", 0, EVER, "r1"), "log_by_session"),
         ("expire_log", (0, 10), "log_by_age"),

@@ -16,7 +16,7 @@ import httpx
 
 from strandline.agents.run import Run
 from strandline.agents.sources.ag_ui import ag_ui_stream
-from strandline.agents.ui_stream import objects
+from strandline.agents.ui_stream import ui_stream
 from strandline.codecs.ag_ui import PROTOCOL_VERSION
 from strandline.codecs.ag_ui_input import ag_ui_messages
 from strandline.errors import ProducerFailed
@@ -60,7 +60,7 @@ async def stream_from(
         async with owned, _answer(opened, request) as response:
             pieces = response.aiter_bytes()
             said = _each(pieces)
-            chunks = ag_ui_stream(said, run=run) if protocol == "ag-ui" else objects(said, until_done=True)
+            chunks = ag_ui_stream(said, run=run) if protocol == "ag-ui" else ui_stream(said, until_done=True)
             async with aclosing(chunks):
                 async for chunk in chunks:
                     ended = ended or chunk.get("type") in _TERMINAL

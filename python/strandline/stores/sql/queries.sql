@@ -46,7 +46,7 @@ DELETE FROM journal WHERE number <= ?;
 SELECT number, entries FROM journal ORDER BY number;
 
 -- erase_messages --
--- This and the next three, in one transaction with put_erased, are the deletion of a session.
+-- This and the next five, in one transaction with put_erased, are the deletion of a session.
 DELETE FROM messages WHERE session = ?;
 
 -- erase_runs --
@@ -54,6 +54,12 @@ DELETE FROM runs WHERE session = ?;
 
 -- erase_log --
 DELETE FROM log WHERE session = ?;
+
+-- erase_decisions --
+DELETE FROM decisions WHERE session = ?;
+
+-- erase_annotations --
+DELETE FROM annotations WHERE session = ?;
 
 -- erase_session --
 DELETE FROM sessions WHERE id = ?;
@@ -69,32 +75,53 @@ SELECT session, number FROM erased;
 DELETE FROM erased WHERE number <= ?;
 
 -- put_sessions --
-INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO sessions (id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     epoch = excluded.epoch, owner = excluded.owner, created_at = excluded.created_at,
     updated_at = excluded.updated_at, last_seq = excluded.last_seq, leaf = excluded.leaf, title = excluded.title,
-    archived = excluded.archived;
+    archived = excluded.archived, submit = excluded.submit;
 
 -- put_messages --
 -- An upsert keeps the rowid, and with it the order of creation; INSERT OR REPLACE would not.
-INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata,
+    deleted, spawned)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (version) DO UPDATE SET
     session = excluded.session, message_id = excluded.message_id, parent = excluded.parent, role = excluded.role,
     author = excluded.author, created_at = excluded.created_at, run = excluded.run, parts = excluded.parts,
-    metadata = excluded.metadata;
+    metadata = excluded.metadata, deleted = excluded.deleted, spawned = excluded.spawned;
 
 -- put_runs --
 INSERT INTO runs (id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
-    parent_run, "key", reason, error, finish_reason, usage, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    parent_run, "key", reason, error, finish_reason, usage, ended_at, spawned,
+    attempt, producer, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET
     session = excluded.session, message = excluded.message, message_id = excluded.message_id,
     parent = excluded.parent, agent = excluded.agent, author = excluded.author, status = excluded.status,
     created_at = excluded.created_at, first_seq = excluded.first_seq, last_seq = excluded.last_seq,
     parent_run = excluded.parent_run, "key" = excluded."key", reason = excluded.reason, error = excluded.error,
-    finish_reason = excluded.finish_reason, usage = excluded.usage, ended_at = excluded.ended_at;
+    finish_reason = excluded.finish_reason, usage = excluded.usage, ended_at = excluded.ended_at,
+    spawned = excluded.spawned, attempt = excluded.attempt, producer = excluded.producer, body = excluded.body;
+
+-- put_decisions --
+INSERT INTO decisions (session, id, run, message, message_id, kind, tool_call, tool, created_at, input, roles,
+    expires_at, outcome, value, decided_at, decided_by)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (session, id) DO UPDATE SET
+    outcome = excluded.outcome, value = excluded.value, decided_at = excluded.decided_at,
+    decided_by = excluded.decided_by;
+
+-- put_annotations --
+INSERT INTO annotations (session, id, message, message_id, kind, author, created_at, name, data, range)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (session, id) DO UPDATE SET
+    message = excluded.message, message_id = excluded.message_id, kind = excluded.kind, author = excluded.author,
+    created_at = excluded.created_at, name = excluded.name, data = excluded.data, range = excluded.range;
+
+-- drop_annotation --
+DELETE FROM annotations WHERE session = ? AND id = ?;
 
 -- put_segment --
 INSERT INTO log (session, first_seq, last_seq, run, at, blob) VALUES (?, ?, ?, ?, ?, ?);
@@ -121,50 +148,54 @@ DELETE FROM log WHERE rowid IN (
 );
 
 -- get_session --
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions WHERE id = ?;
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit FROM sessions WHERE id = ?;
 
 -- list_sessions --
 -- What comes after the place (updated_at ?1, id ?2); ?3 is archived or not, null for both. The first condition alone finds
 -- the beginning in the index.
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit FROM sessions
 WHERE updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
 ORDER BY updated_at DESC, id LIMIT ?4;
 
 -- list_sessions_of_owner --
-SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived FROM sessions
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit FROM sessions
 WHERE owner = ?5 AND updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
 ORDER BY updated_at DESC, id LIMIT ?4;
 
 -- outline --
-SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata FROM messages
+SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata, deleted, spawned
+FROM messages
 WHERE session = ? ORDER BY rowid;
 
 -- get_messages --
 -- One statement for any number of versions: one snapshot, one call. Parts that are a blob are compressed JSON.
 SELECT session, version, message_id, parent, role, author, created_at, run,
-    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned
 FROM messages
 WHERE session = ?1 AND version IN (SELECT value FROM json_each(?2));
 
 -- all_messages --
 SELECT session, version, message_id, parent, role, author, created_at, run,
-    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned
 FROM messages
 WHERE session = ? ORDER BY rowid;
 
 -- list_runs --
 SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
-    parent_run, "key", reason, error, finish_reason, usage, ended_at
+    parent_run, "key", reason, error, finish_reason, usage, ended_at, spawned,
+    attempt, producer, body
 FROM runs WHERE session = ? ORDER BY first_seq, rowid;
 
 -- get_run --
 SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
-    parent_run, "key", reason, error, finish_reason, usage, ended_at
+    parent_run, "key", reason, error, finish_reason, usage, ended_at, spawned,
+    attempt, producer, body
 FROM runs WHERE id = ?;
 
 -- unfinished_runs --
 SELECT id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
-    parent_run, "key", reason, error, finish_reason, usage, ended_at
+    parent_run, "key", reason, error, finish_reason, usage, ended_at, spawned,
+    attempt, producer, body
 FROM runs WHERE status IN ('queued', 'running') ORDER BY session, first_seq, rowid;
 
 -- read_log --
@@ -173,3 +204,24 @@ SELECT inflate(blob) FROM log WHERE session = ?1 AND first_seq <= ?3 AND last_se
 -- read_log_of_run --
 SELECT inflate(blob) FROM log WHERE session = ?1 AND first_seq <= ?3 AND last_seq >= ?2 AND run = ?4
 ORDER BY first_seq;
+
+-- list_decisions --
+SELECT session, id, run, message, message_id, kind, tool_call, tool, created_at,
+    CASE WHEN outcome IS NULL THEN input END, roles, expires_at, outcome, value, decided_at, decided_by
+FROM decisions WHERE session = ? ORDER BY rowid;
+
+-- due_decisions --
+-- The first of those that have expired, or will have by then.
+SELECT session, id, run, message, message_id, kind, tool_call, tool, created_at, input, roles, expires_at, outcome,
+    value, decided_at, decided_by
+FROM decisions WHERE outcome IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?;
+
+-- list_annotations --
+SELECT session, id, message, message_id, kind, author, created_at, name, NULL, NULL
+FROM annotations WHERE session = ?;
+
+-- annotations_of --
+-- A page of one message's, of one kind or (null) of all, in order of creation.
+SELECT session, id, message, message_id, kind, author, created_at, name, data, range
+FROM annotations WHERE session = ?1 AND message = ?2 AND kind = coalesce(?3, kind)
+ORDER BY rowid LIMIT ?4 OFFSET ?5;

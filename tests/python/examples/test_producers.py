@@ -16,7 +16,7 @@ from second_python import interpreter
 from server_process import ServerProcess
 from strandline.testing import fold_frames, read_frames
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 
 
 class Command(ServerProcess):
