@@ -27,7 +27,8 @@ APP = Path(__file__).parents[2] / "apps" / "ai_app.py"
 @pytest.fixture
 async def server(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
     process = serve(script=APP, python=interpreter())
-    async with httpx.AsyncClient(base_url=process.url, timeout=20) as client:
+    fresh = httpx.Limits(max_keepalive_connections=0)  # the server closes idle ones, and could while one is taken again
+    async with httpx.AsyncClient(base_url=process.url, timeout=20, limits=fresh) as client:
         yield client
 
 
