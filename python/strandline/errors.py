@@ -23,6 +23,7 @@
     │   └── StoreDamaged               not a Strandline database, or a corrupted one
     ├── ChunkRefused                   raised in the agent: this chunk would break every client
     ├── RunOver                        raised in the agent: the run has ended, nothing more can be added
+    ├── ProducerFailed                 raised in the agent: the stream that it passes on failed or was cut
     └── Misconfigured                  the application was put together wrongly
 
 Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §10) and an HTTP ``status``.
@@ -190,6 +191,12 @@ class RunOver(StrandlineError):
 class PublicError(Exception):
     """Raise this in an agent to fail the run with a text that the user may read. If it is raised ``from`` another
     exception, that one goes to the log."""
+
+
+class ProducerFailed(StrandlineError):
+    """Raised in the agent: the stream that it passes on was refused, cut, or cannot be read. Not shown to users."""
+
+    code, title = "producer-failed", "The producer of the reply failed"
 
 
 class Misconfigured(StrandlineError):

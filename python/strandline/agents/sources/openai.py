@@ -7,8 +7,7 @@ Events and items of types that this module does not know change nothing that is 
 from __future__ import annotations
 
 import mimetypes
-from base64 import b64decode
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import openai
@@ -17,16 +16,17 @@ from strandline.agents.run import Run
 from strandline.agents.sources.model_stream import ModelFailed, Tally, events, input_chunk, plain
 from strandline.agents.sources.openai_chat import chat_messages, openai_chat
 from strandline.agents.sources.openai_input import responses_input
+from strandline.agents.sources.shared import SaveFile, kept_elsewhere
 
 __all__ = ["chat_messages", "openai_chat", "openai_responses", "responses_input"]
 
 Chunk = dict[str, Any]
 Chunks = Iterator[Chunk]
-SaveFile = Callable[[bytes, str], Awaitable[str]]
-"""Keeps a generated file (its bytes, its media type) and returns the URL under which users find it."""
 
 
-async def openai_responses(run: Run, stream: Any, *, save_file: SaveFile | None = None) -> AsyncIterator[Chunk]:
+async def openai_responses(
+    run: Run, stream: Any, *, save_file: SaveFile | None = None
+) -> AsyncIterator[Mapping[str, Any]]:
     """Yield the chunks of ``await client.responses.create(..., stream=True)`` or ``client.responses.stream(...)``, and
     record usage and finish reason with the run. Generated images become ``data:`` URLs, which are bounded (1 MiB by
     default): give ``save_file`` to keep them elsewhere. Raises PublicError when the model fails."""
@@ -35,10 +35,7 @@ async def openai_responses(run: Run, stream: Any, *, save_file: SaveFile | None 
         yield {"type": "start-step"}
         async for event in incoming:
             for chunk in reply.take(event):
-                if save_file is not None and chunk["type"] == "file" and chunk["url"].startswith("data:"):
-                    data = b64decode(chunk["url"].partition(",")[2])
-                    chunk["url"] = await save_file(data, chunk["mediaType"])
-                yield chunk
+                yield await kept_elsewhere(chunk, save_file)
         if not reply.over:
             raise ModelFailed("The stream ended before the response did.")
     yield {"type": "finish-step"}
