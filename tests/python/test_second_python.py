@@ -29,7 +29,7 @@ def test_without_a_newer_python_setup_says_so_in_a_line_and_the_tests_fail_with_
     second_python.make(tmp_path / "none")
     assert capsys.readouterr().err == f"{second_python.MISSING}\n"
     assert not (tmp_path / "none").exists()
-    with pytest.raises(FileNotFoundError, match="run `make setup` again"):
+    with pytest.raises(FileNotFoundError, match="run `make test` again"):
         second_python.interpreter()
 
 
