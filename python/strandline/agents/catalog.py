@@ -8,16 +8,18 @@ from typing import Any
 
 from strandline.core.ids import InvalidId, check_id
 from strandline.errors import Misconfigured, Unprocessable
+from strandline.runtime.recovering import Recovery
 
 Agent = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """An agent under its name."""
+    """An agent under its name. ``recovery``: how it is called again when its process was lost; None: it is not."""
 
     name: str
     function: Agent
+    recovery: Recovery | None = None
 
 
 class Agents:
@@ -26,8 +28,10 @@ class Agents:
     def __init__(self) -> None:
         self._known: dict[str, Named] = {}
 
-    def add(self, function: Agent, name: str | None = None) -> None:
+    def add(self, function: Agent, name: str | None = None, recover: Recovery | bool | None = None) -> None:
         """Take an agent in; without a name it has that of its function. Raises Misconfigured."""
+        if recover not in (None, False, True, "restart", "continue"):
+            raise Misconfigured(f'recover must be True, "restart" or "continue", not {recover!r:.60}.')
         named = name if name is not None else getattr(function, "__name__", type(function).__name__)
         try:
             check_id(named, "agent's name")
@@ -35,7 +39,8 @@ class Agents:
             raise Misconfigured(f"{error} Write @chat.agent(name=...).") from None
         if named in self._known:
             raise Misconfigured(f"There is an agent called {named} already: give this one another name.")
-        self._known[named] = Named(named, function)
+        recovery = "restart" if recover is True else recover or None
+        self._known[named] = Named(named, function, recovery)
 
     def __bool__(self) -> bool:
         return bool(self._known)
@@ -43,6 +48,15 @@ class Agents:
     def get(self, name: str) -> Named | None:
         """The agent of this name, or None: a later version of the application may not have it any more."""
         return self._known.get(name)
+
+    def recovery(self, name: str) -> Recovery | None:
+        """How the agent of this name is recovered."""
+        known = self._known.get(name)
+        return known.recovery if known is not None else None
+
+    def name_of(self, function: Agent) -> str | None:
+        """The name that a function is an agent by, or None."""
+        return next((named.name for named in self._known.values() if named.function is function), None)
 
     def choose(self, name: str | None) -> str:
         """The name of the agent that a request means. Raises Unprocessable (``unknown-agent``)."""

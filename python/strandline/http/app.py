@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI
 from strandline.agents.catalog import Agents
 from strandline.agents.invoke import call
 from strandline.agents.run import Run, ui_message
+from strandline.agents.spawning import Spawner, Task
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
@@ -29,6 +30,7 @@ from strandline.runtime.clock import Clock, SystemClock
 from strandline.runtime.counters import Counters
 from strandline.runtime.ending import Ending
 from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.recovering import Recovery
 from strandline.runtime.service import Service
 from strandline.settings import Settings
 from strandline.stores import open_store
@@ -45,7 +47,7 @@ class Ended:
     """What ``on_end`` is given: a run that is over, and its message as history has it from now on.
 
     ``status`` is ``completed``, ``stopped``, ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the
-    agent recorded with ``run.usage``.
+    agent recorded with ``run.usage``. ``spawned``: another agent has started it, beside its own reply.
     """
 
     session: str
@@ -56,6 +58,8 @@ class Ended:
     error: str | None
     message: Mapping[str, Any]
     usage: Mapping[str, Any] | None
+    agent: str
+    spawned: bool
 
 
 class Strandline:
@@ -79,6 +83,7 @@ class Strandline:
         opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
         self.service = Service(opened, clock or SystemClock(), self.settings)
         self._agents = Agents()
+        self._spawner = Spawner(self._agents)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
@@ -89,17 +94,25 @@ class Strandline:
     def agent(self, function: _AgentT) -> _AgentT: ...
 
     @overload
-    def agent(self, *, name: str | None = None) -> Callable[[_AgentT], _AgentT]: ...
+    def agent(
+        self, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Callable[[_AgentT], _AgentT]: ...
 
-    def agent(self, function: _AgentT | None = None, *, name: str | None = None) -> Any:
+    def agent(
+        self, function: _AgentT | None = None, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Any:
         """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator.
 
         The first agent answers where a request names none; others are named (``@chat.agent(name="critic")``, else
         after their function) in the header ``Strandline-Agent``.
+
+        recover: what happens to a run whose process is gone. By default it ends as ``lost``; with ``True`` or
+        ``"restart"`` the next process calls the agent again with an empty message, with ``"continue"`` with what the
+        message said at the newest checkpoint, or at all (``run.recovered``, ``run.partial``; docs/recovery.md).
         """
         if function is None:
-            return partial(self.agent, name=name)
-        self._agents.add(function, name)
+            return partial(self.agent, name=name, recover=recover)
+        self._agents.add(function, name, recover)
         return function
 
     def on_end(self, function: _HookT) -> _HookT:
@@ -150,7 +163,7 @@ class Strandline:
                 self._running -= 1
             return
         try:
-            await self.service.start(self._invoke, self._ended)
+            await self.service.start(self._invoke, self._ended, self._agents.recovery)
             try:
                 with on_exit_signal(self.service.drain):
                     yield
@@ -177,25 +190,38 @@ class Strandline:
     # ------------------------------------------------------------------ what the runtime calls
 
     async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
-        agent = self._agents.get(record.agent)
-        if agent is None:
-            raise LookupError(f"there is no agent called {record.agent}")
-        context = await self.service.sessions.context(session, record.parent)
-        run = Run(self.service.sessions, self.settings, session, live, record, context)
-        return await call(agent.function, run)
+        task = self._spawner.take(record)
+        if task is None:
+            agent = self._agents.get(record.agent)
+            if agent is None or record.spawned:
+                raise LookupError(f"there is no agent called {record.agent}")
+            task = Task(agent.function, await self.service.sessions.context(session, record.parent))
+        run = Run(self.service.sessions, self.settings, session, live, record, task.context, self._spawner)
+        return await call(task.function, run)
 
     async def _ended(self, session: LiveSession, run: RunRecord) -> None:
+        self._spawner.take(run)  # of one that ended before it was called
         if not self._hooks:
             return
         found = await self.service.store.messages(session.id, [run.message])
         message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
-        user = run.author.removeprefix("user:")
-        ended = Ended(session.id, run.id, user, run.status.value, run.reason, run.error, message, run.usage)
+        user = _asker(session, run).removeprefix("user:")
+        status = run.status.value
+        ended = Ended(
+            session.id, run.id, user, status, run.reason, run.error, message, run.usage, run.agent, run.spawned
+        )
         outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 extra = {"action": "on-end-failed", "session": session.id, "run": run.id}
                 logger.error("on_end failed for %s", run.id, exc_info=outcome, extra=extra)
+
+
+def _asker(session: LiveSession, run: RunRecord) -> str:
+    """Who asked for the reply that a run, or the one that spawned it, is part of."""
+    while run.spawned and run.parent_run is not None:
+        run = session.state.runs[run.parent_run]
+    return run.author
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

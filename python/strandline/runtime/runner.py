@@ -55,6 +55,9 @@ class Runner:
         for run in change.runs.values():
             if run.status is Status.RUNNING and self._over:
                 # It was decided before the shutdown began, and published after it had ended.
+                if self.sessions.can_recover(run):
+                    self._leave(session.live[run.id])
+                    continue
                 self.sessions.enqueue_end(session, session.live[run.id], Ending(Status.LOST, "shutdown"), "server")
             elif run.status is Status.RUNNING:
                 self._launch(session, session.live[run.id], run)
@@ -111,20 +114,32 @@ class Runner:
             # A task that has ended stays in the list until its end is published, which the next round waits for.
             await asyncio.wait(set(self._tasks.values()), timeout=max(0.0, deadline - loop.time()))
         self._over = True
+        active = [(session, live) for session in self.sessions.in_memory() for live in list(session.live.values())]
+        left = [live for session, live in active if self.sessions.can_recover(session.state.runs[live.id])]
+        for live in left:
+            self._leave(live)
         ends = [
             self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
-            for session in self.sessions.in_memory()
-            for live in list(session.live.values())
+            for session, live in active
+            if live not in left
         ]
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
         took = round(loop.time() - began, 3)
         logger.info(
-            "%d runs were still active after the grace",
-            len(ends),
-            extra={"action": "drain-ended", "runs": len(ends), "seconds": took},
+            "%d runs were still active after the grace; %d of them are left to the next process",
+            len(active),
+            len(left),
+            extra={"action": "drain-ended", "runs": len(active), "left": len(left), "seconds": took},
         )
+
+    def _leave(self, live: LiveRun) -> None:
+        """Let go of a run without ending it: the next process carries it on. Nothing more is taken from it here."""
+        live.end()
+        task = self._tasks.pop(live.id, None)
+        if task is not None:
+            task.cancel()
 
     async def _decided(self, seconds: float) -> bool:
         """Wait for what is being decided and committed; False when the time is over."""
