@@ -44,6 +44,7 @@ const BLANK: Omit<SessionView, "id"> = {
   runs: [],
   activeRuns: [],
   readers: [],
+  annotations: {},
   reader: null,
   hasOlder: false,
   error: null,

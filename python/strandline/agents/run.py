@@ -165,6 +165,28 @@ class Run(Republisher):
         """Add a file by its URL (``https:`` or ``data:``)."""
         await self.append({"type": "file", "url": url, "mediaType": media_type})
 
+    async def annotate(
+        self,
+        kind: str,
+        data: Any = None,
+        *,
+        message: str | None = None,
+        range: Mapping[str, int] | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Annotate a message of the session (its id; default: the one that this run writes); returns the annotation's
+        id. ``range`` is ``{"part", "start", "end"}`` (PROTOCOL §19.1). The same ``id`` again replaces it. Raises
+        Unprocessable, NotFound, Conflict and TooMany."""
+        record, _ = await self._sessions.annotate(
+            self.session_id,
+            message if message is not None else self.message_id,
+            (kind, data, range),
+            id,
+            f"agent:{self._record.agent}",
+            lambda session: session is not None,
+        )
+        return record.id
+
     async def metadata(self, value: Mapping[str, Any]) -> None:
         """Merge into the message's metadata."""
         await self.append({"type": "message-metadata", "messageMetadata": dict(value)})

@@ -28,6 +28,7 @@ from strandline.core.events import (
     Steered,
     run_of,
     shown,
+    to_plain,
 )
 
 Objects = Iterable[Mapping[str, Any]]
@@ -42,13 +43,14 @@ _UNGATED = 7
 @dataclass(frozen=True, slots=True)
 class Filter:
     """``major``: 5, 6 or 7. ``reasoning``: False without ``reasoning-*`` chunks and parts. ``content``: False without
-    the content of messages. ``progress``: True for runs and their progress alone. ``runs``: only events of these;
-    None: of all, and of the session."""
+    the content of messages. ``progress``: True for runs and their progress alone. ``annotations``: True with each of
+    them, not only their summaries. ``runs``: only events of these; None: of all, and of the session."""
 
     major: int = _UNGATED
     reasoning: bool = True
     content: bool = True
     progress: bool = False
+    annotations: bool = False
     runs: frozenset[str] | None = None
 
     @property
@@ -58,12 +60,14 @@ class Filter:
             return "native-state"
         if self.progress:
             return "native-progress"
-        return f"native{self.major}" + ("" if self.reasoning else "-plain")
+        more = ("" if self.reasoning else "-plain") + ("-annotations" if self.annotations else "")
+        return f"native{self.major}{more}"
 
     @property
     def changes_nothing(self) -> bool:
         """True when an event that is for this reader reaches it as it is."""
-        return self.major == _UNGATED and self.reasoning and self.content and not self.progress
+        everything = self.reasoning and self.content and not self.progress
+        return self.major == _UNGATED and everything and not self.annotations
 
     def wants(self, event: Event) -> bool:
         """Whether events of this run, or of the session, are for this reader at all."""
@@ -91,12 +95,13 @@ class Filter:
                 # None of its chunks is one that a client would have to begin again for.
                 chunks = self.chunks(event.chunks) if self.content else []
                 return {**shown(event), "chunks": chunks}
-            case DecisionRequested() | Annotated():
+            case DecisionRequested():
                 plain = shown(event)
                 if not self.content:
                     plain.pop("input", None)
-                    plain.pop("data", None)
                 return plain
+            case Annotated() if self.annotations and self.content:
+                return to_plain(event)
             case _:
                 return shown(event)
 

@@ -28,7 +28,7 @@ from strandline.errors import NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import active_plain, run_plain
+from strandline.http.sessions import active_plain, annotated, run_plain
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
@@ -160,7 +160,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
-        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
+        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}, "annotations": {}})
         if session is None:
             return nothing
         try:
@@ -174,6 +174,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "activeRun": active_plain(active),
                 "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
+                "annotations": annotated(session.state, history.messages),
             },
             headers={"Cache-Control": "no-store"},
         )

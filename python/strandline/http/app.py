@@ -21,7 +21,7 @@ from strandline.agents.spawning import Spawner, Task
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, doctor, health, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, annotating, doctor, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -115,6 +115,11 @@ class Strandline:
         self._agents.add(function, name, recover)
         return function
 
+    def annotation_type(self, kind: str, model: Any) -> None:
+        """Check the data of annotations of this kind against ``model``: a pydantic model, a TypedDict, any type that
+        pydantic knows. ``citation`` and ``reaction`` are defined already; kinds that are not defined hold any JSON."""
+        self.service.kinds.define(kind, model)
+
     def on_end(self, function: _HookT) -> _HookT:
         """Decorator: called with ``Ended`` after every run, once its end is durable. Async or plain; may raise (it is
         logged)."""
@@ -175,6 +180,7 @@ class Strandline:
     def _router(self) -> APIRouter:
         identify = identity_dependency(self.auth)
         routes = APIRouter(lifespan=self.lifespan)
+        routes.include_router(annotating.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(sessions.router(self.service, identify, self._allows, self._agents), prefix="/sessions")
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(ai_sdk.router(self.service, identify, self._allows, self._agents), prefix="/chat")

@@ -24,7 +24,7 @@ from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import beside_plain, session_plain
+from strandline.http.sessions import annotated, beside_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
 from strandline.runtime.history import MOST_SPAWNED
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
@@ -128,6 +128,7 @@ async def view(
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
+        "annotations": annotated(state, [*path, *others]),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
         "readers": session.readers.plain(),
         "reader": reader_id,
@@ -218,8 +219,16 @@ def _wanted(request: Request, session: LiveSession, default_major: int) -> Filte
     for run in runs:
         if check_id(run, "run") not in session.state.runs:
             raise NotFound("There is no such run.")
+    whole = _listed(request, "annotations")
+    if whole - {"all"}:
+        raise Unprocessable("`annotations` may only be `all`.", code="invalid-request")
     return Filter(
-        major, reasoning=not exclude, content="state" not in only, progress="progress" in only, runs=runs or None
+        major,
+        reasoning=not exclude,
+        content="state" not in only,
+        progress="progress" in only,
+        annotations=bool(whole),
+        runs=runs or None,
     )
 
 
@@ -248,6 +257,8 @@ def _run(run: RunRecord) -> dict[str, Any]:
         "reason": run.reason,
         "error": run.error,
         "agent": run.agent,
+        "parentRun": run.parent_run,
+        "spawned": run.spawned,
         "createdAt": run.created_at,
         "endedAt": run.ended_at,
     }

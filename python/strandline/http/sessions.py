@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
+from strandline.core.annotation import summaries
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
@@ -96,6 +97,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                     each.message_id: each.version for each in found.messages if each.version != each.message_id
                 },
                 "activeRun": active_plain(found.active),
+                "annotations": annotated(session.state, found.messages),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
@@ -167,6 +169,12 @@ def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, A
         "updatedAt": record.updated_at,
         "activeRun": active[-1].id if active else None,
     }
+
+
+def annotated(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, dict[str, Any]]:
+    """The summaries of these messages' annotations, by message id (PROTOCOL §19.3)."""
+    found = summaries(state.annotations.values())
+    return {each.message_id: found[each.version] for each in messages if each.version in found}
 
 
 def active_plain(run: RunRecord | None) -> dict[str, Any] | None:

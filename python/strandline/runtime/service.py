@@ -10,6 +10,7 @@ from typing import Literal
 
 from strandline.errors import NotStarted
 from strandline.runtime import collector
+from strandline.runtime.annotating import Kinds
 from strandline.runtime.clock import Clock
 from strandline.runtime.counters import Counters, Tally
 from strandline.runtime.janitor import Janitor
@@ -35,6 +36,7 @@ class Service:
         self.clock = clock
         self.settings = settings
         self.tally = Tally()
+        self.kinds = Kinds()
         self._sessions: Sessions | None = None
         self._runner: Runner | None = None
         self._journal: Journal | None = None
@@ -99,6 +101,7 @@ class Service:
                 self.store, self._journal, self.clock, self.settings, self.tally
             )
             sessions.recovery = recovery
+            sessions.kinds = self.kinds
             self._journal.start(number)
             self._sessions = sessions  # for the agents that are called again
             recovered = await sessions.recover()

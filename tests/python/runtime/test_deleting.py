@@ -17,6 +17,7 @@ from rig import Answer, Rig, running
 from strandline import Ended
 from strandline.core.offset import parse
 from strandline.stores import MemoryStore, SqliteStore
+from strandline.stores.port import Outline
 from strandline.testing import FailingStore, ManualClock, ScriptedAgent, until
 
 C = "/api/sessions/c"
@@ -46,11 +47,10 @@ async def told(rig: Rig, chat: str = "c", **headers: str) -> Answer:
 
 async def in_store(rig: Rig, chat: str = "c") -> list[Any]:
     store = rig.store
-    runs = (await store.outline(chat)).runs
-    return [await store.session(chat), await store.outline(chat), runs, await store.events(chat, 0, 2**62)]
+    return [await store.session(chat), await store.outline(chat), await store.events(chat, 0, 2**62)]
 
 
-NOTHING: list[Any] = [None, [], [], []]
+NOTHING: list[Any] = [None, Outline(), []]
 
 
 # ------------------------------------------------------------------------------------------------ what is gone

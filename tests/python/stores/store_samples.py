@@ -60,7 +60,8 @@ def decision(id: str = "d1", **changes: Any) -> DecisionRecord:
 def annotation(id: str = "a1", **changes: Any) -> AnnotationRecord:
     fields: dict[str, Any] = {
         "session": "s1", "message": "v1", "message_id": "m-v1", "kind": "citation", "author": "user:ann",
-        "created_at": 1000, "data": {"url": "https://a.example"}, "range": {"part": 0, "start": 1, "end": 4},
+        "created_at": 1000, "name": "a.example", "data": {"url": "https://a.example"},
+        "range": {"part": 0, "start": 1, "end": 4},
     }  # fmt: skip
     return AnnotationRecord(id=id, **{**fields, **changes})
 
