@@ -267,9 +267,12 @@ async def running(
     clock: Any = None,
     wrap: Callable[[Any], Any] | None = None,
     auth: Any = None,
+    recover: Any = None,
+    more: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application."""
+    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application,
+    ``more`` are other agents by name."""
     clock = clock or ManualClock()
     failing = (
         store
@@ -278,7 +281,9 @@ async def running(
     )
     agent = agent if agent is not None else ScriptedAgent()
     chat = Strandline(failing, auth=auth or Auth(user_of), clock=clock, settings=Settings(**{**FAST, **settings}))
-    chat.agent(agent)
+    chat.agent(recover=recover)(agent)
+    for name, other in (more or {}).items():
+        chat.agent(name=name)(other)
     app: Any = FastAPI()
     app.include_router(chat.router, prefix="/api")
     async with chat.lifespan():

@@ -162,6 +162,9 @@ def _copied(content: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _unfolded(message_id: str, parts: list[dict[str, Any]]) -> list[Chunk]:
     try:
+        for part in parts:
+            if part["type"] in ("text", "reasoning") and not isinstance(part["text"], str):
+                raise TypeError("text")
         return [*unfold_message(message_id, parts)[1:]]
     except (AttributeError, KeyError, TypeError) as exc:
         raise ChunkRefused(f"The parts are not those of a UIMessage: {exc!r:.200}") from exc
