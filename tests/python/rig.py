@@ -254,6 +254,14 @@ class Rig(Client):
         assert sorted(found) == list(range(1, len(found) + 1))
         return [found[seq] for seq in sorted(found)]
 
+    async def log_from_store(self, chat: str = "c") -> list[dict[str, Any]]:
+        """The same, with what an earlier process has written."""
+        found = dict(await self.store.events(chat, 1, 2**62))
+        session = await self.sessions.find(chat)
+        found |= {row[0]: row[2] for row in session.feed.rows(1)}
+        assert sorted(found) == list(range(1, len(found) + 1))
+        return [json.loads(found[seq]) for seq in sorted(found)]
+
 
 FAST = {"first_window": 0.0, "max_window": 0.0, "shutdown_grace": 0.0}
 
