@@ -150,7 +150,7 @@ async def test_a_checkpoint_with_nothing_after_it_needs_no_reset(path: Path) -> 
 async def test_a_reset_forgets_the_checkpoints_before_it_in_every_process(path: Path) -> None:
     lives = Lives(path, "continue", max_attempts=9)
     async with lives.life(killed=True) as rig:
-        answer, call = await rig.begun()
+        _answer, call = await rig.begun()
         call.say("one ").do(lambda run: run.checkpoint("one")).do(lambda run: run.replace("instead ")).say("more")
         await published(rig, "instead more")
     async with lives.life(killed=True) as rig:

@@ -28,10 +28,12 @@ async def test_a_replacement_is_one_commit_and_what_follows_it_comes_after(rig: 
     answer, call = await rig.begun()
     call.say("a draft")
     await answer.until_text("a draft")
-    call.do(lambda run: run.metadata({"model": "m"})).do(lambda run: run.replace("the answer")).say(" and more").finish()
+    call.do(lambda run: run.metadata({"model": "m"})).do(lambda run: run.replace("the answer")).say(
+        " and more"
+    ).finish()
     await rig.ended()
     kinds = [rig.kinds(batch) for batch in rig.store.committed]
-    assert [each for each in kinds if "message-reset" in each][0][:2] == ["message-reset", "appended"]
+    assert next(each for each in kinds if "message-reset" in each)[:2] == ["message-reset", "appended"]
     assert words(await said(rig)) == ["the answer", " and more"]
     assert (await rig.history("c"))["messages"][-1]["metadata"] == {"model": "m"}
 
@@ -166,7 +168,11 @@ async def test_a_step_is_said_again(rig: Rig, major: int) -> None:
 
 async def test_a_part_of_an_earlier_step_is_closed_first(rig: Rig) -> None:
     answer, call = await rig.begun()
-    chunks = [{"type": "start-step"}, {"type": "text-start", "id": "a"}, {"type": "text-delta", "id": "a", "delta": "A"}]
+    chunks = [
+        {"type": "start-step"},
+        {"type": "text-start", "id": "a"},
+        {"type": "text-delta", "id": "a", "delta": "A"},
+    ]
     call.say(*chunks, {"type": "start-step"}, "wrong").do(lambda run: run.reset_step()).say("right").finish()
     await answer.end()
     assert words(await said(rig)) == ["A", "right"]
