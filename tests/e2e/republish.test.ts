@@ -33,13 +33,13 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
     "Strandline-Client": kind === "stock" ? `stock; ai=${major}` : `shim/0.0.0; ai=${major}`,
     ...(agent && { "Strandline-Agent": agent }),
   });
-  const page = (agent?: string) => {
+  const settings = (agent?: string) => {
     const named = kind === "stock" ? { headers: headers(agent) } : { transport: { headers: headers(agent) } };
     return { major, kind, url: server.url, id: fresh("republish"), ...named };
   };
 
   test.each(["replace after", "step again after"])("%s a moment", async (command) => {
-    const options = page();
+    const options = settings();
     const client = new Client(options);
     const sent = client.chat.sendMessage({ text: `${command} 150 ms` });
     await client.shows("old words".length);
@@ -53,18 +53,17 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
   });
 
   test.each(["phoenix-restart", "phoenix-continue"])("%s, after kill -9", async (agent) => {
-    const options = page(agent);
+    const options = settings(agent);
     const client = new Client(options);
     const sent = client.chat.sendMessage({ text: "hello" });
     await client.shows("old words".length);
     await server.restart("SIGKILL");
-    const { client: loaded, done } = await open(options);
-    await Promise.all([sent, done]);
+    await sent;
     await isOver(client.id);
     // A stock client that was cut off and comes back after the end is told so; what it missed is in the history.
-    for (const each of [kind === "stock" ? await client.reload() : client, loaded]) {
-      await each.chat.resumeStream();
-      await isWhole(each, 2);
-    }
+    const page = kind === "stock" ? await client.reload() : client;
+    await page.chat.resumeStream();
+    await isWhole(page, 2);
+    await isWhole((await open(options)).client, 2);
   });
 });

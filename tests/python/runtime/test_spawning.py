@@ -200,6 +200,20 @@ async def test_after_a_run_that_came_to_its_end_they_go_on() -> None:
         second.finish()
 
 
+async def test_a_replay_that_is_owed_is_that_of_the_reply(rig: Rig) -> None:
+    """Also where something was spawned after the promise was made."""
+    _, call = await rig.begun()
+    assert (await rig.history("c"))["activeRun"]["id"] == call.run.id
+
+    async def helper(run: Run) -> str:
+        return "beside"
+
+    await (await spawned(call, helper, name="helper")).result()
+    call.say("main").finish()
+    await rig.ended()
+    assert (await (await rig.resume("c")).end()).text == "main"
+
+
 async def test_a_parent_stops_what_it_has_spawned() -> None:
     other = ScriptedAgent()
     async with running(more={"other": other}) as rig:
