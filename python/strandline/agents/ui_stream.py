@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from strandline.agents.writing import aclose
+from strandline.core.chunks import DATA_PREFIX
 from strandline.errors import ChunkRefused
 
 
-async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncIterator[Mapping[str, Any]]:
+async def ui_stream(source: AsyncIterable[Any] | Iterable[Any]) -> AsyncGenerator[Mapping[str, Any], None]:
     """Yield the chunks of ``source``. Raises ChunkRefused for an item that is neither chunk nor SSE."""
     lines = _Lines()
     iterator = aiter(source) if isinstance(source, AsyncIterable) else _in_turn(source)
     try:
         async for item in iterator:
-            if isinstance(item, str | bytes | bytearray):
-                for chunk in lines.feed(item):
-                    yield chunk
-            else:
-                yield _plain(item)
+            found = lines.feed(item) if isinstance(item, str | bytes | bytearray) else (_plain(item),)
+            for chunk in found:
+                if chunk.get("type") != "done":  # pydantic-ai's object for [DONE]
+                    yield _whole(chunk)
     finally:
         await aclose(iterator)
         await aclose(source)
@@ -47,6 +47,16 @@ def _plain(item: Any) -> Mapping[str, Any]:
     if dataclasses.is_dataclass(item) and not isinstance(item, type):
         return {_camel(name): value for name, value in dataclasses.asdict(item).items() if value is not None}
     raise ChunkRefused(f"ui_stream cannot read a {type(item).__name__}; it takes chunks and SSE text.")
+
+
+def _whole(chunk: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Producers in Python leave out what is None, also where null is a value: the output of a tool, for instance."""
+    kind = str(chunk.get("type"))
+    name = _VALUES.get(kind) or ("data" if kind.startswith(DATA_PREFIX) else None)
+    return chunk if name is None or name in chunk else {**chunk, name: None}
+
+
+_VALUES = {"tool-input-available": "input", "tool-input-error": "input", "tool-output-available": "output"}
 
 
 def _camel(name: str) -> str:

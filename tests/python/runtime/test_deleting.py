@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rig import Answer, Rig, running
+from rig import EMPTY, Answer, Rig, running
 from strandline import Ended
 from strandline.core.offset import parse
 from strandline.stores import MemoryStore, SqliteStore
@@ -373,7 +373,7 @@ async def test_a_reader_of_a_deleted_session_is_not_shown_the_next_one_of_that_n
 @pytest.mark.parametrize(
     ("path", "status", "shown"),
     [
-        ("/api/chat/c/messages", 200, {"messages": [], "activeRun": None, "cursor": None, "runs": {}}),
+        ("/api/chat/c/messages", 200, EMPTY),
         ("/api/tanstack?threadId=c", 200, {"messages": [], "activeRun": None, "cursor": None, "leaf": None}),
         (C, 404, {"code": "not-found"}),
         (f"{C}/messages", 404, {"code": "not-found"}),
