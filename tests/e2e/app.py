@@ -6,9 +6,9 @@ What the agent went through is written to ``E2E_RECORD``, one JSON object a line
 More commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
 come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
 ``old words``, waits, throws that away and says ``new words``, waits again, and is over.
-``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``. The agents
-``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed; called again they say
-``new words``, the second one where ``old words`` has been taken back to a checkpoint before it.
+``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``.
+The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed; called
+again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 """
