@@ -7,8 +7,8 @@ More commands than the demo agent has. ``relay N every M ms`` counts like ``coun
 come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
 ``old words``, waits, throws that away and says ``new words``, waits again, and is over.
 ``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``.
-The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed; called
-again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
+The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed;
+called again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 """

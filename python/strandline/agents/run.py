@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ class Run(Republisher):
         super().__init__(sessions, settings, session, live, record, context)
         self._spawner = spawner
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     # ------------------------------------------------------------------ what the agent is asked
 
@@ -210,7 +212,10 @@ class Run(Republisher):
         )
 
     def wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
-        """For agents that run in a thread: ``run.wait(run.progress("files", 3))``. Not for those on the event loop."""
+        """For agents that run in a thread: ``run.wait(run.progress("files", 3))``. Those on the event loop await."""
+        if threading.get_ident() == self._thread:
+            coroutine.close()
+            raise RuntimeError("run.wait is for agents that run in a thread: write `await run.…` here.")
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def usage(self, **counts: Any) -> None:

@@ -34,7 +34,8 @@ async def test_a_replacement_is_one_commit_and_what_follows_it_comes_after(rig: 
     await rig.ended()
     kinds = [rig.kinds(batch) for batch in rig.store.committed]
     assert next(each for each in kinds if "message-reset" in each)[:2] == ["message-reset", "appended"]
-    assert words(await said(rig)) == ["the answer", " and more"]
+    assert words(await said(rig)) == words(call.run.partial["parts"]) == ["the answer", " and more"]
+    assert call.run.partial["metadata"] == {"model": "m"}
     assert (await rig.history("c"))["messages"][-1]["metadata"] == {"model": "m"}
 
 

@@ -370,6 +370,17 @@ async def test_after_a_crash_what_was_spawned_is_lost_and_its_parent_called_agai
         call.finish()
 
 
+async def test_after_a_crash_a_reply_and_what_it_has_spawned_are_lost(tmp_path: Path) -> None:
+    path, other = tmp_path / "chat.db", ScriptedAgent()
+    async with running(path, more={"other": other}, commit_patience=0.0) as rig:
+        _, call = await rig.begun()
+        await spawned(call, "other")
+        rig.store.fail()
+    async with running(path, more={"other": other}, clock=rig.clock) as rig:
+        ends = [event for event in await rig.log_from_store() if event["type"] == "run-ended"]
+        assert [(end["status"], end["reason"]) for end in ends] == [("lost", "process-lost")] * 2
+
+
 # ------------------------------------------------------------------------------------------------ progress
 
 
@@ -422,6 +433,13 @@ async def test_an_agent_in_a_thread_says_how_far_it_is() -> None:
         answer = await (await rig.post("c")).end()
         assert answer.text == "done"
         assert (await rig.history("c"))["messages"][-1]["parts"][0]["type"] == "data-progress"
+
+
+async def test_an_agent_on_the_event_loop_is_told_not_to_wait(rig: Rig) -> None:
+    _, call = await rig.begun()
+    with pytest.raises(RuntimeError, match="await"):
+        call.run.wait(call.run.progress("a", 1))
+    call.finish()
 
 
 async def test_progress_can_be_read_without_the_main_text() -> None:
