@@ -81,6 +81,12 @@ class Run(Republisher):
         """The active path up to the message to answer, as UIMessages: ``{"id", "role", "parts", "metadata"?}``."""
         return [ui_message(message) for message in self._context]
 
+    @property
+    def message(self) -> dict[str, Any]:
+        """What the reply says so far, as a UIMessage. A tool loop asks the model again with
+        ``[*run.messages, run.message]``."""
+        return {"id": self.message_id, "role": "assistant", "parts": self._fold.parts()}
+
     def prompt(self) -> list[dict[str, Any]]:
         """The same as ``[{"role", "content"}]``, the shape that OpenAI-style clients take. Content is a string, or a
         list of ``text`` and ``image_url`` items where a message has images."""

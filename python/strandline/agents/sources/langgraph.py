@@ -16,9 +16,9 @@ from langchain_core.messages.ai import UsageMetadata, add_usage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
-from strandline.agents.sources.frameworks import SaveFile, kept_elsewhere, total
 from strandline.agents.sources.langgraph_history import history
 from strandline.agents.sources.langgraph_messages import Chunks, ModelMessage
+from strandline.agents.sources.shared import SaveFile, kept_elsewhere, total
 from strandline.agents.writing import aclose
 from strandline.errors import ChunkRefused
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 
-from strandline.agents.sources.frameworks import spoken
 from strandline.agents.sources.langgraph_messages import OWN
+from strandline.agents.sources.shared import spoken
 
 Block = dict[str, Any]
 

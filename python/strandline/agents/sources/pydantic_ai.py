@@ -31,7 +31,7 @@ from pydantic_ai.usage import RunUsage
 from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
-from strandline.agents.sources.frameworks import SaveFile, kept_elsewhere, spoken, total
+from strandline.agents.sources.shared import SaveFile, kept_elsewhere, spoken, total
 from strandline.agents.ui_stream import ui_stream
 
 Event = AgentStreamEvent | AgentRunResultEvent[Any]

@@ -1,4 +1,4 @@
-"""What the adapters for agent frameworks share."""
+"""What several adapters share: files that are kept elsewhere, counts that add up, who said what."""
 
 from __future__ import annotations
 
