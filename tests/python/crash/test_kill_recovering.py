@@ -91,3 +91,24 @@ async def test_after_any_kills_the_reply_is_whole_and_stands_once(serve: Serve, 
             if ours.status == 200 and ours.frames[-1].chunk.get("code") != "resync":
                 assert text_in(ours.frames) == numbers(COUNT)
         await feed.drop()
+
+
+async def test_an_exit_signal_leaves_the_reply_to_the_next_process(serve: Serve) -> None:
+    env = {"STRANDLINE_LOCK_WAIT": "5", "STRANDLINE_SHUTDOWN_GRACE": "0", "RECOVER": "continue"}
+    server = serve(app="recovering", env=env)
+    async with Visitor(server) as visitor:
+        stock = visitor.ask("c", str(COUNT))
+        await stock.until_text(10)
+        ours = visitor.go_on(stock, SHIM)
+        await asyncio.to_thread(server.terminate)
+        await stock.end()
+        await ours.end()
+        # Unless it was said anew just before.
+        assert stock.frames[-1].chunk["code"] in ("shutting-down", "resync")
+        assert ours.frames[-1].chunk.get("code") in (None, "resync")
+        await visitor.start()
+        while (await visitor.history("c"))["activeRun"] is not None:
+            await visitor.resume("c").end()
+        history = await visitor.history("c")
+        assert text_of(history["messages"][-1]) == numbers(COUNT)
+        assert [run["status"] for run in history["runs"].values()] == ["completed"]
