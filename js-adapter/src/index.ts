@@ -27,6 +27,7 @@ export type {
   SessionRun,
   SessionStatus,
   SessionView,
+  SpawnedMessage,
   StopOptions,
   StopResult,
 } from "./session.js";

@@ -43,6 +43,7 @@ const BLANK: Omit<SessionView, "id"> = {
   messages: [],
   runs: [],
   activeRuns: [],
+  spawned: [],
   readers: [],
   annotations: {},
   reader: null,

@@ -28,6 +28,7 @@ export type {
   SessionInfo,
   SessionReader,
   SessionRun,
+  SpawnedMessage,
 } from "./view.js";
 
 /**
@@ -138,6 +139,7 @@ export interface Wire {
   hiddenMs: number;
   /** How many messages are asked for at a time. */
   pageSize: number;
+  only: "progress" | undefined;
   request(
     path: string,
     query: Query,
@@ -160,7 +162,7 @@ export type Query = Record<string, string | number | boolean | undefined>;
 export function createSession(id: string, wire: Wire): Session {
   const { clock } = wire;
   const path = `/${encodeURIComponent(id)}`;
-  const view = createView();
+  const view = createView(wire.only !== undefined);
   const listeners = new Set<() => void>();
   const eventListeners = new Set<(event: SessionEvent, cursor: string | undefined) => void>();
   let status: SessionStatus = "idle";
@@ -191,7 +193,7 @@ export function createSession(id: string, wire: Wire): Session {
       answeredBefore = answered;
       outbox.asked();
       if (from !== undefined) receipt.presented(from);
-      const query = from === undefined ? { last: wire.pageSize } : {};
+      const query = { last: from === undefined ? wire.pageSize : undefined, only: wire.only };
       const position = from === undefined ? {} : { [CURSOR_HEADER]: from };
       return wire.request(`${path}/events`, query, { signal, cache: "no-store" }, position);
     },

@@ -24,8 +24,20 @@ export interface SessionRun {
   readonly reason: string | null;
   readonly error: string | null;
   readonly agent: string;
+  /** Another agent's, beside the run `parentRun` (§17.6). */
+  readonly spawned: boolean;
+  readonly parentRun: string | null;
   readonly createdAt: number;
   readonly endedAt: number | null;
+}
+
+/** What another agent says beside a reply (§17.6). */
+export interface SpawnedMessage {
+  readonly message: SessionMessage;
+  readonly run: string;
+  readonly agent: string;
+  /** Id of the message beside which it is written. */
+  readonly parent: string | null;
 }
 
 /** One connection to the session (§8.11). */
@@ -69,8 +81,10 @@ export interface Content {
   readonly messages: readonly SessionMessage[];
   /** The newest, oldest first. */
   readonly runs: readonly SessionRun[];
-  /** Those that have not ended, oldest first. */
+  /** Those that have not ended, oldest first, without spawned ones: what is being written in `messages`. */
   readonly activeRuns: readonly SessionRun[];
+  /** What other agents say beside the replies, oldest first, at most the newest 50. */
+  readonly spawned: readonly SpawnedMessage[];
   readonly readers: readonly SessionReader[];
   /** Of messages that have annotations: by message id, then by type (§19.3). */
   readonly annotations: Annotations;
@@ -122,17 +136,20 @@ interface Snapshot {
   runs: SessionRun[];
   readers: SessionReader[];
   annotations: Annotations;
+  spawned?: SpawnedMessage[];
 }
 
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
 const MOST_ENDED = 4;
 const MOST_RUNS = 50;
+const MOST_SPAWNED = 50;
 /** A longer first message is cut to make a title (§8.2). */
 const LONGEST_TITLE = 80;
 
 const ACTIVE = new Set(["queued", "running"]);
 
-export function createView(): View {
+/** `isPartial`: what is not asked for is missing from the path. */
+export function createView(isPartial = false): View {
   let info: SessionInfo | null = null;
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
@@ -140,6 +157,8 @@ export function createView(): View {
   let readers: readonly SessionReader[] = [];
   let annotations: Annotations = {};
   let before: string | null = null;
+  let beside: { entry: Entry; about: Omit<SpawnedMessage, "message"> }[] = [];
+  let shownBeside: readonly SpawnedMessage[] = [];
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
   const replies = new Map<string, Reply>();
@@ -153,7 +172,14 @@ export function createView(): View {
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, readers, annotations, hasOlder: before !== null };
+      const spawned = beside.map(
+        ({ entry: { message }, about }) =>
+          shownBeside.find((one) => one.message === message) ?? { ...about, message },
+      );
+      if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
+        shownBeside = spawned;
+      const rest = { runs, activeRuns, readers, annotations, hasOlder: before !== null };
+      return { info, messages: shown, spawned: shownBeside, ...rest };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -171,6 +197,7 @@ export function createView(): View {
       forget();
       info = before = null;
       path = [];
+      beside = [];
       take([]);
       readers = [];
       annotations = {};
@@ -200,10 +227,13 @@ export function createView(): View {
       }
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
+        const { spawned = false, parent_run: parentRun = null } = event;
         const reply = createReply(messageId as string);
-        append(event, entryOf(message as string, reply));
+        const entry = entryOf(message as string, reply);
+        if (spawned) putBeside(event, entry);
+        else append(event, entry);
         replies.set(run, reply);
-        const queued = { id: run, messageId, agent, createdAt: at, status: "queued" };
+        const queued = { id: run, messageId, agent, spawned, parentRun, createdAt: at, status: "queued" };
         const unended = { reason: null, error: null, endedAt: null };
         take([...runs, { ...queued, ...unended } as unknown as SessionRun].slice(-MOST_RUNS));
         return;
@@ -248,7 +278,7 @@ export function createView(): View {
     take(rest.runs);
     readers = rest.readers;
     annotations = rest.annotations;
-    before = page.before;
+    before = isPartial ? null : page.before;
     const writing = new Map<string, Reply>();
     for (const { run, messageId, chunks } of active) {
       const reply = createReply(messageId);
@@ -256,19 +286,27 @@ export function createView(): View {
       replies.set(run, reply);
       writing.set(messageId, reply);
     }
-    path = messages.map((message) => {
+    const entry = (message: SessionMessage): Entry => {
       const version = versions[message.id] ?? message.id;
       const reply = writing.get(message.id);
       return reply === undefined ? { version, message } : entryOf(version, reply);
-    });
+    };
+    path = messages.map(entry);
+    beside = (rest.spawned ?? []).map(({ message, ...about }) => ({ entry: entry(message), about }));
+  }
+
+  function putBeside({ run, agent, parent: version }: SessionEvent, entry: Entry): void {
+    const known = [...path, ...beside.map((one) => one.entry)];
+    const parent = known.find((one) => one.version === version)?.message.id ?? null;
+    beside = [...beside, { entry, about: { run, agent, parent } as SpawnedMessage }].slice(-MOST_SPAWNED);
   }
 
   /** A message whose parent is not the last one begins another branch: what came after the parent is not on it. */
   function append({ parent, at }: SessionEvent, entry: Entry): void {
     const length = parent === undefined ? 0 : path.findIndex(({ version }) => version === parent) + 1;
-    if (parent !== undefined && length === 0) throw new StrandlineResyncError();
+    if (parent !== undefined && length === 0 && !isPartial) throw new StrandlineResyncError();
     if (length === 0) before = null;
-    path = [...path.slice(0, length), entry];
+    path = [...(isPartial ? path : path.slice(0, length)), entry];
     note({ updatedAt: at as number });
   }
 
@@ -282,7 +320,7 @@ export function createView(): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    activeRuns = runs.filter(({ status }) => ACTIVE.has(status));
+    activeRuns = runs.filter(({ status, spawned }) => ACTIVE.has(status) && !spawned);
     note({ activeRun: activeRuns.at(-1)?.id ?? null });
   }
 

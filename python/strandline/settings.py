@@ -49,8 +49,19 @@ class Settings:
     run_deadline: float = _seconds(
         3600.0, 0.01, 604800.0, "Longest wall time of one run. A run that is older ends as failed."
     )
+    max_attempts: int = _count(
+        3,
+        1,
+        1000,
+        "How often an agent with `recover` is called for one run, the first time included. Then the run ends as lost.",
+        "attempts",
+    )
     shutdown_grace: float = _seconds(
-        10.0, 0.0, 600.0, "How long runs may go on after the exit signal. Then they end as lost and streams close."
+        10.0,
+        0.0,
+        600.0,
+        "How long runs may go on after the exit signal. Then they end as lost (or are left to the next process, with"
+        " `recover`) and streams close.",
     )
     commit_patience: float = _seconds(
         10.0, 0.0, 600.0, "How long a commit that fails is tried again before the runs that wait for it are cancelled."

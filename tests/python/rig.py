@@ -257,6 +257,14 @@ class Rig(Client):
         assert sorted(found) == list(range(1, len(found) + 1))
         return [found[seq] for seq in sorted(found)]
 
+    async def log_from_store(self, chat: str = "c") -> list[dict[str, Any]]:
+        """The same, with what an earlier process has written."""
+        found = dict(await self.store.events(chat, 1, 2**62))
+        session = await self.sessions.find(chat)
+        found |= {row[0]: row[2] for row in session.feed.rows(1)}
+        assert sorted(found) == list(range(1, len(found) + 1))
+        return [json.loads(found[seq]) for seq in sorted(found)]
+
 
 FAST = {"first_window": 0.0, "max_window": 0.0, "shutdown_grace": 0.0}
 
@@ -271,10 +279,12 @@ async def running(
     wrap: Callable[[Any], Any] | None = None,
     auth: Any = None,
     prepare: Callable[[Strandline], Any] | None = None,
+    recover: Any = None,
+    more: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
     """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application,
-    ``prepare`` is called with it before it serves."""
+    ``prepare`` is called with it before it serves, ``more`` are other agents by name."""
     clock = clock or ManualClock()
     failing = (
         store
@@ -283,7 +293,9 @@ async def running(
     )
     agent = agent if agent is not None else ScriptedAgent()
     chat = Strandline(failing, auth=auth or Auth(user_of), clock=clock, settings=Settings(**{**FAST, **settings}))
-    chat.agent(agent)
+    chat.agent(recover=recover)(agent)
+    for name, other in (more or {}).items():
+        chat.agent(name=name)(other)
     if prepare is not None:
         prepare(chat)
     app: Any = FastAPI()

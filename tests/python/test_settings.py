@@ -21,6 +21,7 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "first_window": 0.005,
         "max_window": 0.05,
         "run_deadline": 3600.0,
+        "max_attempts": 3,
         "shutdown_grace": 10.0,
         "commit_patience": 10.0,
         "pending_limit": 262144,

@@ -39,7 +39,7 @@ class Relayed(Writer):
         assert live.claimed is not None
         self.producer = live.claimed.producer
         self.taken = live.claimed.sent
-        self._fold = live.fold.fork()
+        self._open = None  # the parts that are open are the agent's to close
         self._renamed = _renamed(self._fold)
 
     def take(self, sequence: int, said: str | Sequence[Chunk]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strandline.codecs.gating import RESYNC, Resync, gate
+from strandline.core.coalesce import PROGRESS
 from strandline.core.events import (
     Annotated,
     Appended,
@@ -19,6 +20,11 @@ from strandline.core.events import (
     Event,
     MessageCreated,
     MessageReplaced,
+    MessageReset,
+    RunEnded,
+    RunQueued,
+    RunRecovered,
+    RunStarted,
     Steered,
     run_of,
     shown,
@@ -27,6 +33,9 @@ from strandline.core.events import (
 
 Objects = Iterable[Mapping[str, Any]]
 
+_OF_RUNS = (RunQueued, RunStarted, Appended, MessageReset, RunRecovered, RunEnded)
+"""What a reader of progress alone is told of."""
+
 _UNGATED = 7
 """The major version that the log is written in: it needs no gate."""
 
@@ -34,12 +43,13 @@ _UNGATED = 7
 @dataclass(frozen=True, slots=True)
 class Filter:
     """``major``: 5, 6 or 7. ``reasoning``: False without ``reasoning-*`` chunks and parts. ``content``: False without
-    the content of messages. ``annotations``: True with each of them, not only their summaries. ``runs``: only events
-    of these; None: of all, and of the session."""
+    the content of messages. ``progress``: True for runs and their progress alone. ``annotations``: True with each of
+    them, not only their summaries. ``runs``: only events of these; None: of all, and of the session."""
 
     major: int = _UNGATED
     reasoning: bool = True
     content: bool = True
+    progress: bool = False
     annotations: bool = False
     runs: frozenset[str] | None = None
 
@@ -48,13 +58,16 @@ class Filter:
         """The name of the frames that readers with this filter share; which runs they follow does not matter."""
         if not self.content:
             return "native-state"
+        if self.progress:
+            return "native-progress"
         more = ("" if self.reasoning else "-plain") + ("-annotations" if self.annotations else "")
         return f"native{self.major}{more}"
 
     @property
     def changes_nothing(self) -> bool:
         """True when an event that is for this reader reaches it as it is."""
-        return self.major == _UNGATED and self.reasoning and self.content and not self.annotations
+        everything = self.reasoning and self.content and not self.progress
+        return self.major == _UNGATED and everything and not self.annotations
 
     def wants(self, event: Event) -> bool:
         """Whether events of this run, or of the session, are for this reader at all."""
@@ -63,6 +76,8 @@ class Filter:
     def plain(self, event: Event) -> dict[str, Any] | None:
         """The JSON object of an event without ``seq``, or None when nothing of it is left. An event that this major
         version cannot be told becomes a ``resync``."""
+        if self.progress and not isinstance(event, _OF_RUNS):
+            return None
         match event:
             case Appended():
                 chunks = self.chunks(event.chunks) if self.content else []
@@ -96,6 +111,10 @@ class Filter:
         for chunk in chunks:
             if not self.reasoning and _is_reasoning(chunk):
                 continue
+            if self.progress and chunk["type"] not in (PROGRESS, "start"):
+                if chunk["type"] == "reset-step":
+                    return RESYNC  # which of the progress it takes away only the rest would say
+                continue
             gated = gate(chunk, self.major)
             if gated is RESYNC:
                 return gated
@@ -105,6 +124,8 @@ class Filter:
 
     def parts(self, parts: Objects) -> list[Mapping[str, Any]]:
         """What is left of the parts of a message."""
+        if self.progress:
+            return [part for part in parts if part["type"] == PROGRESS]
         return [part for part in parts if self.reasoning or not _is_reasoning(part)]
 
 

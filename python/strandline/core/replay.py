@@ -92,5 +92,5 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
 
 def fallback(state: SessionState) -> str | None:
     """The run to show in full to a reader whose cursor says nothing: the newest active one, else the newest."""
-    runs: list[RunRecord] = state.active() or list(state.runs.values())
+    runs: list[RunRecord] = state.active() or [run for run in state.runs.values() if not run.spawned]
     return runs[-1].id if runs else None

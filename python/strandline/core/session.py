@@ -103,9 +103,14 @@ class SessionState:
             if message.message_id == message_id:
                 return message
         for message in reversed(self.messages.values()):
-            if message.message_id == message_id and not message.deleted:
+            if message.message_id == message_id and not message.deleted and not message.spawned:
                 return message
         return None
+
+    def beside(self, message_id: str) -> MessageRecord | None:
+        """The message of a spawned run that the wire calls ``message_id``."""
+        found = (each for each in reversed(self.messages.values()) if each.message_id == message_id and each.spawned)
+        return next(found, None)
 
     def answers(self, version: str) -> list[RunRecord]:
         """The runs that answer a message version, oldest first."""
@@ -121,8 +126,19 @@ class SessionState:
         return None if run_id is None else self.runs[run_id]
 
     def active(self) -> list[RunRecord]:
-        """The runs that have not ended, oldest first. Runs end newest last, so a short look from the end is enough."""
-        return [run for run in self.runs.values() if run.active]
+        """The runs that have not ended, oldest first, without spawned ones: those that write on a path."""
+        return [run for run in self.runs.values() if run.active and not run.spawned]
+
+    def descendants(self, run_id: str) -> list[RunRecord]:
+        """The active runs that a run has spawned, and those that these have, oldest first."""
+        family = {run_id}
+        found: list[RunRecord] = []
+        for run in self.runs.values():  # a run is queued after the one that spawned it
+            if run.spawned and run.parent_run in family:
+                family.add(run.id)
+                if run.active:
+                    found.append(run)
+        return found
 
     def appended(self, count: int) -> Change:
         """What ``count`` more events change that only append to messages."""

@@ -49,7 +49,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
         message_id = query_id(request, "message")
         if message_id is None:
             raise Unprocessable("`message` must name the message.", code="invalid-request")
-        message = session.state.find(message_id)
+        message = session.state.find(message_id) or session.state.beside(message_id)
         if message is None:
             raise NotFound("There is no such message.")
         limit = limit_of(request, _LISTED, _MOST_LISTED)

@@ -18,6 +18,7 @@ from strandline.agents.catalog import Agents
 from strandline.agents.invoke import call
 from strandline.agents.leases import Leases
 from strandline.agents.run import Run, ui_message
+from strandline.agents.spawning import Spawner, Task
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
@@ -31,6 +32,7 @@ from strandline.runtime.clock import Clock, SystemClock
 from strandline.runtime.counters import Counters
 from strandline.runtime.ending import Ending
 from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.recovering import Recovery
 from strandline.runtime.service import Service
 from strandline.settings import Settings
 from strandline.stores import open_store
@@ -47,7 +49,7 @@ class Ended:
     """What ``on_end`` is given: a run that is over, and its message as history has it from now on.
 
     ``status`` is ``completed``, ``stopped``, ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the
-    agent recorded with ``run.usage``.
+    agent recorded with ``run.usage``. ``spawned``: another agent has started it, beside its own reply.
     """
 
     session: str
@@ -58,6 +60,8 @@ class Ended:
     error: str | None
     message: Mapping[str, Any]
     usage: Mapping[str, Any] | None
+    agent: str
+    spawned: bool
 
 
 class Strandline:
@@ -82,6 +86,7 @@ class Strandline:
         self.service = Service(opened, clock or SystemClock(), self.settings)
         self._agents = Agents()
         self._leases = Leases(self.service.clock, self.settings)
+        self._spawner = Spawner(self._agents)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
@@ -92,17 +97,25 @@ class Strandline:
     def agent(self, function: _AgentT) -> _AgentT: ...
 
     @overload
-    def agent(self, *, name: str | None = None) -> Callable[[_AgentT], _AgentT]: ...
+    def agent(
+        self, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Callable[[_AgentT], _AgentT]: ...
 
-    def agent(self, function: _AgentT | None = None, *, name: str | None = None) -> Any:
+    def agent(
+        self, function: _AgentT | None = None, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Any:
         """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator.
 
         The first agent answers where a request names none; others are named (``@chat.agent(name="critic")``, else
         after their function) in the header ``Strandline-Agent``.
+
+        recover: what happens to a run whose process is gone. By default it ends as ``lost``; with ``True`` or
+        ``"restart"`` the next process calls the agent again with an empty message, with ``"continue"`` with what the
+        message said at the newest checkpoint, or at all (``run.recovered``, ``run.partial``; docs/recovery.md).
         """
         if function is None:
-            return partial(self.agent, name=name)
-        self._agents.add(function, name)
+            return partial(self.agent, name=name, recover=recover)
+        self._agents.add(function, name, recover)
         return function
 
     def remote_agent(self, name: str, *, lease: float = 30.0) -> None:
@@ -164,7 +177,7 @@ class Strandline:
                 self._running -= 1
             return
         try:
-            await self.service.start(self._invoke, self._ended, self._agents.elsewhere)
+            await self.service.start(self._invoke, self._ended, self._agents.elsewhere, self._agents.recovery)
             self._leases.serve(self.service.sessions)
             try:
                 with on_exit_signal(self.service.drain):
@@ -195,27 +208,40 @@ class Strandline:
     # ------------------------------------------------------------------ what the runtime calls
 
     async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
-        agent = self._agents.get(record.agent)
-        if agent is None:
-            raise LookupError(f"there is no agent called {record.agent}")
-        if agent.function is None:
-            return await self._leases.hold(session, live, record, agent.lease)
-        context = await self.service.sessions.context(session, record.parent)
-        run = Run(self.service.sessions, self.settings, session, live, record, context)
-        return await call(agent.function, run)
+        task = self._spawner.take(record)
+        if task is None:
+            agent = self._agents.get(record.agent)
+            if agent is None or record.spawned:
+                raise LookupError(f"there is no agent called {record.agent}")
+            if agent.function is None:
+                return await self._leases.hold(session, live, record, agent.lease)
+            task = Task(agent.function, await self.service.sessions.context(session, record.parent))
+        run = Run(self.service.sessions, self.settings, session, live, record, task.context, self._spawner)
+        return await call(task.function, run)
 
     async def _ended(self, session: LiveSession, run: RunRecord) -> None:
+        self._spawner.take(run)  # of one that ended before it was called
         if not self._hooks:
             return
         found = await self.service.store.messages(session.id, [run.message])
         message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
-        user = run.author.removeprefix("user:")
-        ended = Ended(session.id, run.id, user, run.status.value, run.reason, run.error, message, run.usage)
+        user = _asker(session, run).removeprefix("user:")
+        status = run.status.value
+        ended = Ended(
+            session.id, run.id, user, status, run.reason, run.error, message, run.usage, run.agent, run.spawned
+        )
         outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 extra = {"action": "on-end-failed", "session": session.id, "run": run.id}
                 logger.error("on_end failed for %s", run.id, exc_info=outcome, extra=extra)
+
+
+def _asker(session: LiveSession, run: RunRecord) -> str:
+    """Who asked for the reply that a run, or the one that spawned it, is part of."""
+    while run.spawned and run.parent_run is not None:
+        run = session.state.runs[run.parent_run]
+    return run.author
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

@@ -101,6 +101,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
+                "spawned": [
+                    {"message": ui_message(message), **beside_plain(session.state, message)}
+                    for message in found.spawned
+                ],
             },
             headers=_FRESH,
         )
@@ -146,6 +150,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return Response(status_code=204)
 
     return routes
+
+
+def beside_plain(state: SessionState, message: MessageRecord) -> dict[str, Any]:
+    """Whose a spawned message is, and beside which message it was written (PROTOCOL §8.6)."""
+    run = state.runs[message.run or ""]
+    parent = state.messages.get(message.parent or "")
+    return {"run": run.id, "agent": run.agent, "parent": parent.message_id if parent is not None else None}
 
 
 def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _removal(state: SessionState, known: AnnotationRecord, by: str, at: int) -> 
 
 
 def _message(state: SessionState, message_id: str) -> MessageRecord:
-    found = state.find(message_id)
+    found = state.find(message_id) or state.beside(message_id)
     if found is None:
         raise NotFound("There is no such message.")
     return found

@@ -5,16 +5,19 @@ Stored messages of ended runs do not change, so reading them after the outline w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from strandline.core.offset import Cursor
-from strandline.core.paging import page_of
+from strandline.core.paging import beside, page_of
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.session import SessionState
 from strandline.errors import NotFound, Unprocessable
 from strandline.runtime.live import LiveSession
 from strandline.stores.port import Store
+
+MOST_SPAWNED = 50
+"""Messages of spawned runs in one answer, the newest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,8 @@ class History:
     """Finished messages of the active path, with the runs that wrote them by message id, and the run that is writing.
 
     ``cursor`` is the offset of the snapshot: what follows it, the whole of what is being written included, is not in
-    ``messages``. ``before`` and ``after`` are the ids to ask for the page before and after with.
+    ``messages``. ``spawned``: finished messages that were written beside these. ``before`` and ``after`` are the ids to
+    ask for the page before and after with.
     """
 
     messages: list[MessageRecord]
@@ -31,18 +35,25 @@ class History:
     cursor: Cursor
     before: str | None = None
     after: str | None = None
+    spawned: Sequence[MessageRecord] = ()
 
 
 async def history(session: LiveSession, store: Store) -> History:
-    """All of the active path (PROTOCOL §6.6)."""
-    return await page(session, store, len(session.state.messages))
+    """All of the active path (PROTOCOL §6.6), without what was spawned beside it."""
+    return await _page(session, store, len(session.state.messages), None, None, spawned=False)
 
 
 async def page(
     session: LiveSession, store: Store, limit: int, *, before: str | None = None, after: str | None = None
 ) -> History:
-    """One page of the active path (PROTOCOL §8.6). Raises Unprocessable for a ``before`` or ``after`` that is not on
-    it, NotFound for a session that was deleted meanwhile."""
+    """One page of the active path (PROTOCOL §8.6), and what has been spawned beside it. Raises Unprocessable for a
+    ``before`` or ``after`` that is not on it, NotFound for a session that was deleted meanwhile."""
+    return await _page(session, store, limit, before, after, spawned=True)
+
+
+async def _page(
+    session: LiveSession, store: Store, limit: int, before: str | None, after: str | None, *, spawned: bool
+) -> History:
     state = session.state
     active = state.active()
     found = page_of(state.path(), {run.message for run in active}, limit, before=before, after=after)
@@ -50,12 +61,20 @@ async def page(
         name = "before" if before is not None else "after"
         raise Unprocessable(f"`{name}` is not a message of this conversation (any more).", code="unknown-message")
     epoch = state.record.epoch
-    cursor = Cursor(epoch, active[0].first_seq, 0) if active else session.feed.cursor(epoch)
+    writing = [run for run in state.runs.values() if run.active] if spawned else active
+    cursor = Cursor(epoch, writing[0].first_seq, 0) if writing else session.feed.cursor(epoch)
     runs = _runs_of(state, found.messages)
-    messages = await store.messages(session.id, [message.version for message in found.messages])
+    versions = [message.version for message in found.messages]
+    unfinished = {run.message for run in writing}
+    others = (
+        [each for each in beside(state, versions, MOST_SPAWNED) if each.version not in unfinished] if spawned else []
+    )
+    messages = await store.messages(session.id, [*versions, *[each.version for each in others]])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
-    return History(messages, runs, active[-1] if active else None, cursor, found.before, found.after)
+    on_path = [message for message in messages if not message.spawned]
+    off_path = [message for message in messages if message.spawned]
+    return History(on_path, runs, active[-1] if active else None, cursor, found.before, found.after, off_path)
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

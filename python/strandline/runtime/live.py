@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from strandline.core.checkpoints import Checkpoints
 from strandline.core.coalesce import Coalescer
 from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, frames_in
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
+from strandline.core.unfold import again
 from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
@@ -95,15 +97,19 @@ class Claimed:
 
 
 class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``claimed``: None as
+    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``base`` is what its
+    message said before it, None where that was nothing; ``checkpoints`` those that it has passed; ``claimed``: None as
     long as no remote agent has taken it."""
 
     __slots__ = (
         "_epoch",
         "_place",
         "_snapshots",
+        "_waiters",
+        "base",
         "broken",
         "caller",
+        "checkpoints",
         "claimed",
         "fold",
         "id",
@@ -116,6 +122,8 @@ class LiveRun:
         self.id = run_id
         self.message = message
         self.fold = fold
+        self.base = fold.fork() if fold.entries or fold.metadata is not None else None
+        self.checkpoints = Checkpoints()
         self.caller = caller
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
@@ -124,6 +132,7 @@ class LiveRun:
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
+        self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def position(self) -> Cursor:
@@ -144,6 +153,21 @@ class LiveRun:
         self._snapshots.clear()
         self.pending.take()
         self.pending.release()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def ended(self) -> None:
+        """Return when the run is over."""
+        if not self.over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    @property
+    def first(self) -> tuple[Chunk, ...]:
+        """The chunks that say ``base``: what a message that is started over says at once."""
+        return tuple(again(self.base)) if self.base is not None else ()
 
     def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
@@ -164,7 +188,9 @@ class LiveRun:
             self._place = (seq, frames_in(event))
             if event.sent is not None and self.claimed is not None:
                 self.claimed.sent = event.sent
-        elif isinstance(event, RunClaimed):
+            return
+        self.checkpoints.take(seq, event)
+        if isinstance(event, RunClaimed):
             claims = {} if self.claimed is None else self.claimed.claims
             if event.claim is not None:
                 claims[event.claim] = event.producer

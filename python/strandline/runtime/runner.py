@@ -60,6 +60,9 @@ class Runner:
                 if self.sessions.elsewhere(run.agent):
                     continue
                 # It was decided before the shutdown began, and published after it had ended.
+                if self.sessions.can_recover(run):
+                    self._leave(session.live[run.id])
+                    continue
                 self.sessions.enqueue_end(session, session.live[run.id], Ending(Status.LOST, "shutdown"), "server")
             elif run.status is Status.RUNNING:
                 self._launch(session, session.live[run.id], run)
@@ -118,25 +121,41 @@ class Runner:
         self._over = True
         for run_id in self._elsewhere & self._tasks.keys():
             self._tasks[run_id].cancel()  # it goes on where it is; the next start waits for its lease
-        ends = [
-            self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
+        active = [
+            (session, live)
             for session in self.sessions.in_memory()
             for live in list(session.live.values())
             if live.id not in self._elsewhere
+        ]
+        left = [live for session, live in active if self.sessions.can_recover(session.state.runs[live.id])]
+        for live in left:
+            self._leave(live)
+        ends = [
+            self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
+            for session, live in active
+            if live not in left
         ]
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
         took = round(loop.time() - began, 3)
         logger.info(
-            "%d runs were still active after the grace",
-            len(ends),
-            extra={"action": "drain-ended", "runs": len(ends), "seconds": took},
+            "%d runs were still active after the grace; %d of them are left to the next process",
+            len(active),
+            len(left),
+            extra={"action": "drain-ended", "runs": len(active), "left": len(left), "seconds": took},
         )
 
     def _here(self) -> set[asyncio.Task[None]]:
         """The tasks of agents that end with this process."""
         return {task for run_id, task in self._tasks.items() if run_id not in self._elsewhere}
+
+    def _leave(self, live: LiveRun) -> None:
+        """Let go of a run without ending it: the next process carries it on. Nothing more is taken from it here."""
+        live.end()
+        task = self._tasks.pop(live.id, None)
+        if task is not None:
+            task.cancel()
 
     async def _decided(self, seconds: float) -> bool:
         """Wait for what is being decided and committed; False when the time is over."""
@@ -180,7 +199,9 @@ class Runner:
         """After a start: wait for the agents that are still at work elsewhere, each for its lease."""
         for session in self.sessions.in_memory():
             for live in session.live.values():
-                self._launch(session, live, session.state.runs[live.id])
+                run = session.state.runs[live.id]
+                if self.sessions.elsewhere(run.agent) and live.id not in self._tasks:
+                    self._launch(session, live, run)
 
     def _launch(self, session: LiveSession, live: LiveRun, run: RunRecord) -> None:
         self.sessions.tally.runs_started += 1

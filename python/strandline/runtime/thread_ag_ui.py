@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 
 from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
+from strandline.core.events import run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
 from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
@@ -78,11 +79,14 @@ class Thread:
             if due and due[-1] is ag_ui.RESYNC_FRAME:
                 return found, False
             self.position, self._skip = each.seq + 1, 0
-            if each.frames:
+            if due:
                 self.cursor = Cursor(self.cursor.epoch, each.seq, len(each.frames))
         return (found, True) if self.position > upto else ([*found, ag_ui.RESYNC_FRAME], False)
 
     def _due(self, each: Told) -> tuple[bytes, ...]:
+        run = self._session.state.runs.get(run_of(each.event) or "")
+        if run is not None and run.spawned:
+            return ()  # clients of this wire know one conversation: it would be a message of that
         if each.recap is not None and (self.cursor.seq, self.cursor.frame) == (each.seq, 0):
             return (each.recap,)  # it was shown nothing of this run: so its history said
         return each.frames[self._skip :]
