@@ -67,10 +67,13 @@ def call(client: httpx.Client, method: str, path: str, body: object = None) -> A
 
 
 def show(client: httpx.Client, session: str, run: str | None = None, cursor: str | None = None) -> None:
-    """Print what is said: of one run until it ends, or of the whole session until Ctrl-C."""
+    """Print what is said: of one run until it ends, or of the whole session until Ctrl-C. What other agents say beside
+    a reply is left out."""
+    beside: set[str] = set()
     for event in events(client, session, cursor):
         match event:
-            case {"type": "snapshot", "messages": messages, "active": active}:
+            case {"type": "snapshot", "messages": messages, "active": active, "spawned": spawned}:
+                beside = {each["run"] for each in spawned}
                 writing = {each["messageId"] for each in active}
                 for message in messages:
                     text = "".join(part.get("text", "") for part in message["parts"] if part["type"] == "text")
@@ -79,13 +82,17 @@ def show(client: httpx.Client, session: str, run: str | None = None, cursor: str
                     return  # the cursor was too old; the run has ended, and its text is above
             case {"type": "message-created", "role": role, "parts": parts} if run is None:
                 print(f"{role}: {''.join(part.get('text', '') for part in parts)}", flush=True)
+            case {"type": "run-queued", "spawned": True, "run": spawned}:
+                beside.add(spawned)
             case {"type": "run-queued"} if run is None:
                 print("assistant: ", end="", flush=True)
-            case {"type": "appended", "run": writer, "chunks": chunks} if run in (None, writer):
+            case {"type": "appended", "run": writer, "chunks": chunks} if (
+                run in (None, writer) and writer not in beside
+            ):
                 for chunk in chunks:
                     if chunk["type"] == "text-delta":
                         print(chunk["delta"], end="", flush=True)
-            case {"type": "run-ended", "run": ended, "status": status} if run in (None, ended):
+            case {"type": "run-ended", "run": ended, "status": status} if run in (None, ended) and ended not in beside:
                 print("" if status == "completed" else f"[{status}]", flush=True)
                 if run is not None:
                     return

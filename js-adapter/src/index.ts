@@ -12,7 +12,10 @@ export {
 } from "./errors.js";
 export { VERSION } from "./protocol.js";
 export type {
+  AnnotationSummary,
+  Annotations,
   MessagePart,
+  NewAnnotation,
   NewMessage,
   RunReply,
   SendOptions,
@@ -25,6 +28,7 @@ export type {
   SessionRun,
   SessionStatus,
   SessionView,
+  SpawnedMessage,
   StopOptions,
   StopResult,
 } from "./session.js";

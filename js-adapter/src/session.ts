@@ -19,7 +19,17 @@ import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
 export type { MessagePart, SessionMessage } from "./fold.js";
-export type { Content, RunReply, SessionEvent, SessionInfo, SessionReader, SessionRun } from "./view.js";
+export type {
+  AnnotationSummary,
+  Annotations,
+  Content,
+  RunReply,
+  SessionEvent,
+  SessionInfo,
+  SessionReader,
+  SessionRun,
+  SpawnedMessage,
+} from "./view.js";
 
 /**
  * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent, and now
@@ -82,6 +92,16 @@ export interface NewMessage {
   metadata?: unknown;
 }
 
+export interface NewAnnotation {
+  /** Id of the message. */
+  message: string;
+  type: string;
+  data?: unknown;
+  range?: { part: number; start?: number; end?: number };
+  /** Made up when missing. The id of one of yours replaces it. */
+  id?: string;
+}
+
 export interface Session {
   readonly id: string;
   /** The first listener connects, the last one to leave disconnects, a moment later. What was read is kept. */
@@ -104,6 +124,9 @@ export interface Session {
   edit(messageId: string, parts: readonly MessagePart[], metadata?: unknown): Promise<void>;
   /** Deletes a message, and what it said, on every device and in the store. */
   delete(messageId: string): Promise<void>;
+  /** Says something about a message; resolves with the id of the annotation, which `unannotate` takes (§19). */
+  annotate(annotation: NewAnnotation): Promise<string>;
+  unannotate(annotation: string): Promise<void>;
   /** The chunks of a run, if this page has all of them: of active ones, and for a while of the last that ended. */
   reply(run: string): RunReply | undefined;
   /** Ends a wait for the next attempt; asks again for a session that was absent or refused. */
@@ -122,6 +145,7 @@ export interface Wire {
   hiddenMs: number;
   /** How many messages are asked for at a time. */
   pageSize: number;
+  only: "progress" | undefined;
   request(
     path: string,
     query: Query,
@@ -144,7 +168,7 @@ export type Query = Record<string, string | number | boolean | undefined>;
 export function createSession(id: string, wire: Wire): Session {
   const { clock } = wire;
   const path = `/${encodeURIComponent(id)}`;
-  const view = createView();
+  const view = createView(wire.only !== undefined);
   const listeners = new Set<() => void>();
   const eventListeners = new Set<(event: SessionEvent, cursor: string | undefined) => void>();
   let status: SessionStatus = "idle";
@@ -175,7 +199,7 @@ export function createSession(id: string, wire: Wire): Session {
       answeredBefore = answered;
       outbox.asked();
       if (from !== undefined) receipt.presented(from);
-      const query = from === undefined ? { last: wire.pageSize } : {};
+      const query = { last: from === undefined ? wire.pageSize : undefined, only: wire.only };
       const position = from === undefined ? {} : { [CURSOR_HEADER]: from };
       return wire.request(`${path}/events`, query, { signal, cache: "no-store" }, position);
     },
@@ -266,6 +290,8 @@ export function createSession(id: string, wire: Wire): Session {
     selectBranch: (message, index) => change("/branch", "POST", { message, index }),
     edit: (id, parts, metadata) => change(messagePath(id), "PATCH", { parts, metadata }),
     delete: (id) => change(messagePath(id), "DELETE"),
+    annotate,
+    unannotate,
     reply: (run) => view.reply(run),
     poke() {
       if (listeners.size > 0) connect();
@@ -393,6 +419,24 @@ export function createSession(id: string, wire: Wire): Session {
     const init = { method, ...(body && { body: JSON.stringify(body) }) };
     discard(await wire.call(path + where, {}, init).answer);
     feed.poke();
+  }
+
+  async function annotate(annotation: NewAnnotation): Promise<string> {
+    // With an id a repetition replaces what it repeats.
+    const { id: named = createId(clock) } = annotation;
+    const body = JSON.stringify({ ...annotation, id: named });
+    await wire.call(`${path}/annotations`, {}, { method: "POST", body }).answer.then(discard);
+    return named;
+  }
+
+  async function unannotate(annotation: string): Promise<void> {
+    const one = `${path}/annotations/${encodeURIComponent(annotation)}`;
+    try {
+      await wire.call(one, {}, { method: "DELETE" }).answer.then(discard);
+    } catch (cause) {
+      // It is gone: a repetition may say so.
+      if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
+    }
   }
 
   async function loadOlder(): Promise<void> {

@@ -21,6 +21,8 @@ export interface SessionsOptions extends RequestOptions {
   hiddenMs?: number;
   /** How many messages are loaded at a time, 0 to 1000. Default 50. */
   pageSize?: number;
+  /** Nothing but runs and how far they are: the `data-progress` parts of messages (§8.10). */
+  only?: "progress";
   /** Keeps the name of this reader over a reload, so that it is the same one to others: `sessionStorage`. */
   storage?: Pick<Storage, "getItem" | "setItem">;
   /** The connection of a session that is open. */
@@ -83,6 +85,7 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
   const wire: Wire = {
     ...asking,
     pageSize: options.pageSize ?? 50,
+    only: options.only,
     request: (path, query, init, ...fields) =>
       // The names as they are now, whatever they are when the application has made up its headers.
       request(

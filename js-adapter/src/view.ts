@@ -25,8 +25,20 @@ export interface SessionRun {
   readonly reason: string | null;
   readonly error: string | null;
   readonly agent: string;
+  /** Another agent's, beside the run `parentRun` (§17.6). */
+  readonly spawned: boolean;
+  readonly parentRun: string | null;
   readonly createdAt: number;
   readonly endedAt: number | null;
+}
+
+/** What another agent says beside a reply (§17.6). */
+export interface SpawnedMessage {
+  readonly message: SessionMessage;
+  readonly run: string;
+  readonly agent: string;
+  /** Id of the message beside which it is written. */
+  readonly parent: string | null;
 }
 
 /** One connection to the session (§8.11). */
@@ -44,6 +56,17 @@ export interface SessionReader {
   readonly acknowledged: string | null;
 }
 
+/** What there is of one type of annotation on a message (§19.3). */
+export interface AnnotationSummary {
+  readonly count: number;
+  /** How many of each name (of citations: of each host), the most frequent first. */
+  readonly names?: Readonly<Record<string, number>>;
+  /** How many have none of these names, where there are too many to list. */
+  readonly others?: number;
+}
+
+export type Annotations = Readonly<Record<string, Readonly<Record<string, AnnotationSummary>>>>;
+
 /** A frame of the feed, as it came. */
 export interface SessionEvent {
   readonly type: string;
@@ -59,11 +82,15 @@ export interface Content {
   readonly messages: readonly SessionMessage[];
   /** The newest, oldest first. */
   readonly runs: readonly SessionRun[];
-  /** Those that have not ended, oldest first. */
+  /** Those that have not ended, oldest first, without spawned ones: what is being written in `messages`. */
   readonly activeRuns: readonly SessionRun[];
+  /** What other agents say beside the replies, oldest first, at most the newest 50. */
+  readonly spawned: readonly SpawnedMessage[];
   readonly readers: readonly SessionReader[];
   /** Where those messages that have siblings stand among them: versions of the same question, answers to the same one. */
   readonly branches: Branches;
+  /** Of messages that have annotations: by message id, then by type (§19.3). */
+  readonly annotations: Annotations;
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
 }
@@ -110,6 +137,7 @@ export interface Older {
   messages: readonly SessionMessage[];
   versions: Versions;
   branches?: Branches;
+  annotations?: Annotations;
   page: { before: string | null };
 }
 
@@ -118,23 +146,30 @@ interface Snapshot extends Older {
   active: { run: string; messageId: string; chunks: Chunk[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
+  annotations: Annotations;
+  spawned?: SpawnedMessage[];
 }
 
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
 const MOST_ENDED = 4;
 const MOST_RUNS = 50;
+const MOST_SPAWNED = 50;
 /** A longer first message is cut to make a title (§8.2). */
 const LONGEST_TITLE = 80;
 
 const ACTIVE = new Set(["queued", "running"]);
 
-export function createView(): View {
+/** `isPartial`: what is not asked for is missing from the path. */
+export function createView(isPartial = false): View {
   let info: SessionInfo | null = null;
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
   let activeRuns: readonly SessionRun[] = [];
   let readers: readonly SessionReader[] = [];
+  let annotations: Annotations = {};
   let before: string | null = null;
+  let beside: { entry: Entry; about: Omit<SpawnedMessage, "message"> }[] = [];
+  let shownBeside: readonly SpawnedMessage[] = [];
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
   let branches: Branches = {};
@@ -156,7 +191,14 @@ export function createView(): View {
         placed.every(({ message, branch }) => branches[message.id] === branch);
       if (!isPlaced)
         branches = Object.fromEntries(placed.map(({ message, branch }) => [message.id, branch as Branch]));
-      return { info, messages: shown, runs, activeRuns, readers, branches, hasOlder: before !== null };
+      const spawned = beside.map(
+        ({ entry: { message }, about }) =>
+          shownBeside.find((one) => one.message === message) ?? { ...about, message },
+      );
+      if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
+        shownBeside = spawned;
+      const rest = { runs, activeRuns, readers, branches, annotations, hasOlder: before !== null };
+      return { info, messages: shown, spawned: shownBeside, ...rest };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -166,6 +208,7 @@ export function createView(): View {
       return before;
     },
     prepend(older) {
+      annotations = { ...older.annotations, ...annotations };
       path = [...entriesOf(older), ...path];
       before = older.page.before;
     },
@@ -173,8 +216,10 @@ export function createView(): View {
       forget();
       info = before = null;
       path = [];
+      beside = [];
       take([]);
       readers = [];
+      annotations = {};
     },
   };
 
@@ -201,18 +246,20 @@ export function createView(): View {
       }
       case "message-replaced": {
         const { message: version, parts, metadata } = event;
-        path = path.map((entry) => {
+        const replaced = (entry: Entry): Entry => {
           if (entry.version !== version) return entry;
           const { id, role } = entry.message;
           const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
           if (role === "user" && info?.title === null) note({ title: titleOf(message) });
           return { ...entry, message };
-        });
+        };
+        path = path.map(replaced);
+        beside = beside.map(({ entry, about }) => ({ entry: replaced(entry), about }));
         note({ updatedAt: event.at as number });
         return;
       }
       case "message-deleted":
-        remove(event.message as string);
+        remove(event.message as string, event.message_id as string);
         note({ updatedAt: event.at as number });
         return;
       case "branch-selected":
@@ -220,10 +267,13 @@ export function createView(): View {
         return;
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
+        const { spawned = false, parent_run: parentRun = null } = event;
         const reply = createReply(messageId as string);
-        append(event, entryOf(message as string, reply));
+        const entry = entryOf(message as string, reply);
+        if (spawned) putBeside(event, entry);
+        else append(event, entry);
         replies.set(run, reply);
-        const queued = { id: run, messageId, agent, createdAt: at, status: "queued" };
+        const queued = { id: run, messageId, agent, spawned, parentRun, createdAt: at, status: "queued" };
         const unended = { reason: null, error: null, endedAt: null };
         take([...runs, { ...queued, ...unended } as unknown as SessionRun].slice(-MOST_RUNS));
         return;
@@ -249,6 +299,14 @@ export function createView(): View {
         }
         return;
       }
+      case "annotated":
+      case "annotation-removed": {
+        const [id, kind] = [event.message_id as string, event.kind as string];
+        const summary = event.summary as AnnotationSummary;
+        const { [kind]: _, ...others } = annotations[id] ?? {};
+        annotations = { ...annotations, [id]: summary.count > 0 ? { ...others, [kind]: summary } : others };
+        return;
+      }
       case "resync":
         throw new StrandlineResyncError();
     }
@@ -259,7 +317,8 @@ export function createView(): View {
     info = session;
     take(rest.runs);
     readers = rest.readers;
-    before = page.before;
+    annotations = rest.annotations;
+    before = isPartial ? null : page.before;
     const writing = new Map<string, Reply>();
     for (const { run, messageId, chunks } of active) {
       const reply = createReply(messageId);
@@ -267,30 +326,53 @@ export function createView(): View {
       replies.set(run, reply);
       writing.set(messageId, reply);
     }
-    path = entriesOf({ ...rest, page }).map((entry) => {
+    const written = (entry: Entry): Entry => {
       const reply = writing.get(entry.message.id);
       return reply === undefined ? entry : entryOf(entry.version, reply, entry.branch);
-    });
+    };
+    path = entriesOf({ ...rest, page }).map(written);
+    beside = (rest.spawned ?? []).map(({ message, ...about }) => ({
+      entry: written({ version: rest.versions[message.id] ?? message.id, message }),
+      about,
+    }));
+  }
+
+  function putBeside({ run, agent, parent: version }: SessionEvent, entry: Entry): void {
+    const known = [...path, ...beside.map((one) => one.entry)];
+    const parent = known.find((one) => one.version === version)?.message.id ?? null;
+    beside = [...beside, { entry, about: { run, agent, parent } as SpawnedMessage }].slice(-MOST_SPAWNED);
   }
 
   /** A message whose parent is not the last one begins another branch: what came after the parent is not on it. */
   function append({ parent, at }: SessionEvent, entry: Entry): void {
     const length = parent === undefined ? 0 : path.findIndex(({ version }) => version === parent) + 1;
-    const beside = path[length];
+    note({ updatedAt: at as number });
+    if (isPartial) {
+      path = [...path, entry];
+      return;
+    }
+    const instead = path[length];
     // A parent, or siblings, that this page does not know.
     const isUnknown = length === 0 && (parent !== undefined || before !== null);
-    if (isUnknown || beside?.isDeleted) throw new StrandlineResyncError();
-    if (beside?.version === entry.version) entry.branch = beside.branch;
-    else if (beside?.message.role === entry.message.role)
+    if (isUnknown || instead?.isDeleted) throw new StrandlineResyncError();
+    if (instead?.version === entry.version) entry.branch = instead.branch;
+    else if (instead?.message.role === entry.message.role)
       entry.branch = grown(
-        beside.branch ?? { index: 0, count: 1, versions: [beside.version] },
+        instead.branch ?? { index: 0, count: 1, versions: [instead.version] },
         entry.version,
       );
     path = [...path.slice(0, length), entry];
-    note({ updatedAt: at as number });
   }
 
-  function remove(version: string): void {
+  function remove(version: string, id: string): void {
+    // With what was written beside it, and beside that.
+    const gone = new Set<string | null>([id]);
+    beside = beside.filter(({ entry, about }) => {
+      if (entry.version === version || gone.has(about.parent)) gone.add(entry.message.id);
+      return !gone.has(entry.message.id);
+    });
+    const { [id]: _, ...others } = annotations;
+    annotations = others;
     const index = path.findIndex((entry) => entry.version === version);
     // What is shown instead of the last one, and where the page begins then, only the server knows.
     if (index >= 0 && (index === path.length - 1 || (index === 0 && before !== null)))
@@ -315,7 +397,7 @@ export function createView(): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    activeRuns = runs.filter(({ status }) => ACTIVE.has(status));
+    activeRuns = runs.filter(({ status, spawned }) => ACTIVE.has(status) && !spawned);
     note({ activeRun: activeRuns.at(-1)?.id ?? null });
   }
 

@@ -23,12 +23,16 @@
     │   └── StoreDamaged               not a Strandline database, or a corrupted one
     ├── ChunkRefused                   raised in the agent: this chunk would break every client
     ├── RunOver                        raised in the agent: the run has ended, nothing more can be added
+    ├── ProducerFailed                 raised in the agent: the stream that it passes on failed or was cut
     └── Misconfigured                  the application was put together wrongly
 
 Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §10) and an HTTP ``status``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class StrandlineError(Exception):
@@ -38,10 +42,19 @@ class StrandlineError(Exception):
     status: int = 500
     title: str = "Something went wrong in the server"
 
-    def __init__(self, detail: str, *, code: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        """``members``: what the problem document says besides, for programs."""
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after
+        self.members = dict(members or {})
         if code is not None:
             self.code = code
 
@@ -173,6 +186,17 @@ class RunOver(StrandlineError):
     """Raised in the agent: the run has ended (stopped, superseded, deadline), nothing more can be added."""
 
     code, title = "run-over", "The run has ended"
+
+
+class PublicError(Exception):
+    """Raise this in an agent to fail the run with a text that the user may read. If it is raised ``from`` another
+    exception, that one goes to the log."""
+
+
+class ProducerFailed(StrandlineError):
+    """Raised in the agent: the stream that it passes on was refused, cut, or cannot be read. Not shown to users."""
+
+    code, title = "producer-failed", "The producer of the reply failed"
 
 
 class Misconfigured(StrandlineError):

@@ -49,8 +49,19 @@ class Settings:
     run_deadline: float = _seconds(
         3600.0, 0.01, 604800.0, "Longest wall time of one run. A run that is older ends as failed."
     )
+    max_attempts: int = _count(
+        3,
+        1,
+        1000,
+        "How often an agent with `recover` is called for one run, the first time included. Then the run ends as lost.",
+        "attempts",
+    )
     shutdown_grace: float = _seconds(
-        10.0, 0.0, 600.0, "How long runs may go on after the exit signal. Then they end as lost and streams close."
+        10.0,
+        0.0,
+        600.0,
+        "How long runs may go on after the exit signal. Then they end as lost (or are left to the next process, with"
+        " `recover`) and streams close.",
     )
     commit_patience: float = _seconds(
         10.0, 0.0, 600.0, "How long a commit that fails is tried again before the runs that wait for it are cancelled."
@@ -91,6 +102,9 @@ class Settings:
     session_idle: float = _seconds(
         60.0, 0.0, 86400.0, "A session with no run and no reader leaves memory after this time."
     )
+    max_annotations: int = _count(
+        500, 1, 100000, "Most annotations of one message. One more is answered 429.", "annotations"
+    )
     max_body: int = _bytes(4194304, 64, 1073741824, "Largest request body. A larger one is answered 413.")
     max_sessions_listed: int = _count(200, 1, 10000, "Most sessions in one answer of the session list.", "sessions")
     max_readers_per_session: int = _count(
@@ -120,6 +134,9 @@ class Settings:
     )
     stop_memory_limit: int = _count(
         1000, 0, 1000000, "Most such stops remembered at a time; the oldest is forgotten first.", "stops"
+    )
+    claim_timeout: float = _seconds(
+        30.0, 0.01, 86400.0, "How long a run waits for a remote agent to take it. Then it fails with `no-agent`."
     )
     owed_for: float = _seconds(
         30.0,

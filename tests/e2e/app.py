@@ -6,6 +6,9 @@ What the agent went through is written to ``E2E_RECORD``, one JSON object a line
 More commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
 come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
 ``old words``, waits, throws that away and says ``new words``, waits again, and is over.
+``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``.
+The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed;
+called again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 """
@@ -27,6 +30,8 @@ from strandline.demo.agent import demo_agent
 
 RECORD = Path(os.environ["E2E_RECORD"])
 RESTART = re.compile(r"restart after (\d+) ms")
+REPLACE = re.compile(r"replace after (\d+) ms")
+STEP = re.compile(r"step again after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
 
@@ -63,6 +68,23 @@ async def restarted(run: Run, pause: float) -> None:
     await asyncio.sleep(pause)
 
 
+async def replaced(run: Run, pause: float) -> None:
+    await run.text("old words")
+    await asyncio.sleep(pause)
+    await run.replace("new ")
+    await run.text("words")
+    await asyncio.sleep(pause)
+
+
+async def stepped(run: Run, pause: float) -> None:
+    await run.text("old words")
+    await asyncio.sleep(pause)
+    await run.reset_step()
+    await run.text("new ")
+    await run.text("words")
+    await asyncio.sleep(pause)
+
+
 async def performed(run: Run, script: list[dict[str, Any]]) -> None:
     for act in script:
         for chunk in act["chunks"]:
@@ -79,6 +101,10 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
     try:
         if (match := RESTART.fullmatch(asked)) is not None:
             await restarted(run, int(match[1]) / 1000)
+        elif (match := REPLACE.fullmatch(asked)) is not None:
+            await replaced(run, int(match[1]) / 1000)
+        elif (match := STEP.fullmatch(asked)) is not None:
+            await stepped(run, int(match[1]) / 1000)
         elif (match := PERFORM.fullmatch(asked)) is not None:
             await performed(run, scripts[match[1]])
         else:
@@ -87,6 +113,20 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
         record("agent-left", run)
     return None
 
+
+async def phoenix(run: Run) -> None:
+    record("called", run)
+    if not run.recovered:
+        await run.checkpoint("start")
+        await run.text("old words")
+        await asyncio.sleep(600)
+    await run.text("new ")
+    await asyncio.sleep(0.1)
+    await run.text("words")
+
+
+chat.agent(name="phoenix-restart", recover=True)(phoenix)
+chat.agent(name="phoenix-continue", recover="continue")(phoenix)
 
 app: FastAPI = chat.app(title="Strandline, under test")
 

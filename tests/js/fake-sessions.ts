@@ -25,6 +25,7 @@ interface Message {
 interface Run {
   id: string;
   messageId: string;
+  spawned?: boolean;
   status: string;
   reason: string | null;
   error: string | null;
@@ -57,8 +58,9 @@ export class FakeSession {
         const version = event.message as string;
         const { message_id: id, parent = null, role = "assistant", parts = [] } = event;
         this.messages.set(version, { id, version, parent, role, parts } as Message);
-        this.leaf = version;
+        if (!event.spawned) this.leaf = version;
       }
+      if (event.spawned) this.beside(event);
       const run = this.runs.find(({ id }) => id === event.run);
       if (event.type === "appended") run?.chunks.push(...(event.chunks as WireChunk[]));
       if (event.type === "message-reset" && run) run.chunks = [];
@@ -70,6 +72,13 @@ export class FakeSession {
       }
     }
     this.wake();
+  }
+
+  /** Another agent begins to write beside the active path. */
+  private beside({ run, message, agent, parent_run: parentRun }: WireEvent): void {
+    const [id, messageId] = [run as string, message as string];
+    const spawned = { id, messageId, agent: agent as string, spawned: true, parentRun, status: "queued" };
+    this.runs.push({ ...spawned, reason: null, error: null, createdAt: 1, endedAt: null, chunks: [] });
   }
 
   /** Writes what is due to every feed, and a frame that is not in the log. */
@@ -146,6 +155,13 @@ export class FakeSession {
       })),
       runs: this.runs.map(({ chunks, ...run }) => run),
       readers: [],
+      spawned: this.runs
+        .filter(({ spawned }) => spawned)
+        .map(({ id: run, agent, messageId }) => {
+          const message = this.messages.get(messageId) as Message;
+          const parent = this.messages.get(message.parent ?? "")?.id ?? null;
+          return { message: plain(message), run, agent, parent };
+        }),
       cursor: this.cursor(),
     };
   }

@@ -134,6 +134,60 @@ describe("what is shown", () => {
     expect(server.count("EVENTS")).toBe(1);
   });
 
+  test("has what other agents say beside a reply, apart from it and under their names", async () => {
+    const log = server.session();
+    const run = log.ask("u1", "hello");
+    const { session } = await opened();
+    const parent = { parent: run.messageId, parent_run: run.id };
+    const queued = { type: "run-queued", run: "b1", message: "m1", message_id: "m1", agent: "critic" };
+    log.append({ ...queued, spawned: true, ...parent });
+    log.append({ type: "run-started", run: "b1", message: "m1", message_id: "m1" });
+    log.append({ type: "appended", run: "b1", message: "m1", chunks: SAID.slice(0, 3) });
+    log.say(run, ...SAID);
+    await until(() => last(session) === "assistant: Grüße, mein 🌊!");
+    const before = session.getSnapshot();
+    const beside = { run: "b1", agent: "critic", parent: "a1" };
+    expect(before.spawned).toMatchObject([{ ...beside, message: { id: "m1", role: "assistant" } }]);
+    expect(before.spawned[0]?.message.parts.at(-1)?.text).toBe("Grüße, ");
+    expect(before.activeRuns.map(({ id }) => id)).toEqual(["run1"]);
+    expect(before.info?.activeRun).toBe("run1");
+    expect(before.runs).toMatchObject([{ id: "run1" }, { id: "b1", spawned: true, parentRun: "run1" }]);
+    log.end(run);
+    await until(() => session.getSnapshot().activeRuns.length === 0);
+    expect(session.getSnapshot().spawned).toBe(before.spawned);
+    log.append({ type: "appended", run: "b1", message: "m1", chunks: SAID.slice(3) });
+    await until(() => session.getSnapshot().spawned !== before.spawned);
+    expect(session.getSnapshot().spawned[0]?.message.parts.at(-1)?.text).toBe("Grüße, mein 🌊!");
+    // A device that comes later has the same.
+    const { session: other } = await opened();
+    expect(other.getSnapshot().spawned).toEqual(session.getSnapshot().spawned);
+    expect(texts(other)).toEqual(texts(session));
+    expect(other.getSnapshot().activeRuns).toEqual([]);
+  });
+
+  test("is progress alone, when that is asked for", async () => {
+    const log = server.session();
+    log.end(log.ask("u1", "hello"));
+    const { session } = await opened({ only: "progress" });
+    expect(server.of("EVENTS").at(-1)?.url).toContain("only=progress");
+    // The server leaves out the message that this run answers.
+    const queued = { type: "run-queued", run: "r", message: "m", message_id: "m", agent: "reply" };
+    log.append({ ...queued, parent: "not-told" });
+    const value = { label: "Files", done: 1, of: 2 };
+    const chunk = { type: "data-progress", id: "files", data: value };
+    log.append({ type: "appended", run: "r", message: "m", chunks: [chunk] });
+    log.append({
+      type: "appended",
+      run: "r",
+      message: "m",
+      chunks: [{ ...chunk, data: { ...value, done: 2 } }],
+    });
+    const shown = () => session.getSnapshot().messages.find(({ id }) => id === "m")?.parts;
+    await until(() => shown()?.some(({ data }) => (data as typeof value).done === 2));
+    expect(shown()?.length).toBe(1);
+    expect(server.count("EVENTS")).toBe(1);
+  });
+
   test("is read anew when an event does not fit what is here", async () => {
     const log = server.session();
     const run = log.ask("u1", "hello");

@@ -20,6 +20,16 @@ from strandline.stores import MemoryStore, SqliteStore
 from strandline.stores.port import Batch, Store
 from strandline.testing import FailingStore, Frame, FrameReader, ManualClock, ScriptedAgent, fold_frames, until
 
+EMPTY: dict[str, Any] = {
+    "messages": [],
+    "activeRun": None,
+    "cursor": None,
+    "runs": {},
+    "branches": {},
+    "annotations": {},
+}
+"""The history of a session that does not exist, or that the caller may not see (PROTOCOL §6.7)."""
+
 SHIM = {"Strandline-Client": "shim/0.1.0; ai=7"}
 
 
@@ -254,6 +264,14 @@ class Rig(Client):
         assert sorted(found) == list(range(1, len(found) + 1))
         return [found[seq] for seq in sorted(found)]
 
+    async def log_from_store(self, chat: str = "c") -> list[dict[str, Any]]:
+        """The same, with what an earlier process has written."""
+        found = dict(await self.store.events(chat, 1, 2**62))
+        session = await self.sessions.find(chat)
+        found |= {row[0]: row[2] for row in session.feed.rows(1)}
+        assert sorted(found) == list(range(1, len(found) + 1))
+        return [json.loads(found[seq]) for seq in sorted(found)]
+
 
 FAST = {"first_window": 0.0, "max_window": 0.0, "shutdown_grace": 0.0}
 
@@ -267,9 +285,13 @@ async def running(
     clock: Any = None,
     wrap: Callable[[Any], Any] | None = None,
     auth: Any = None,
+    prepare: Callable[[Strandline], Any] | None = None,
+    recover: Any = None,
+    more: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Rig]:
-    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application."""
+    """A Strandline over memory, or over a SQLite file at ``path``; ``wrap`` puts middleware around the application,
+    ``prepare`` is called with it before it serves, ``more`` are other agents by name."""
     clock = clock or ManualClock()
     failing = (
         store
@@ -278,7 +300,11 @@ async def running(
     )
     agent = agent if agent is not None else ScriptedAgent()
     chat = Strandline(failing, auth=auth or Auth(user_of), clock=clock, settings=Settings(**{**FAST, **settings}))
-    chat.agent(agent)
+    chat.agent(recover=recover)(agent)
+    for name, other in (more or {}).items():
+        chat.agent(name=name)(other)
+    if prepare is not None:
+        prepare(chat)
     app: Any = FastAPI()
     app.include_router(chat.router, prefix="/api")
     async with chat.lifespan():

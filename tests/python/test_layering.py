@@ -17,9 +17,10 @@ ROOMS = {
     "runtime": {"core", "codecs", "stores"},
     "agents": {"core", "codecs", "stores", "runtime"},
     "http": {"core", "codecs", "stores", "runtime", "agents"},
+    "remote": {"core"},
     "demo": {"core", "codecs", "stores", "runtime", "agents", "http"},
     "testing": {"core", "codecs", "stores", "runtime", "agents", "http"},
-    "cli": {"core", "codecs", "stores", "runtime", "agents", "http", "demo"},
+    "cli": {"core", "codecs", "stores", "runtime", "agents", "http", "demo", "remote"},
     "__main__": {"cli"},
 }
 EVERYWHERE = {"errors", "settings"}

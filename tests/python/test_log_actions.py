@@ -16,7 +16,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
 LEVELS = {name: name for name in ("debug", "info", "warning", "error", "critical")} | {"exception": "error"}
 IDS = {"session", "run", "reader", "batch", "task"}
-FIGURES = {"seconds", "grace", "runs", "segments", "status", "reason", "usage", "code"}
+FIGURES = {"seconds", "grace", "runs", "again", "left", "segments", "status", "reason", "usage", "code"}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from strandline.agents.run import Run
 from strandline.agents.writing import aclose
 from strandline.core.chunks import has_lone_surrogate
 from strandline.core.run import Status
-from strandline.errors import ChunkRefused, RunOver
+from strandline.errors import ChunkRefused, PublicError, RunOver
 from strandline.runtime.ending import Ending
 
 logger = logging.getLogger("strandline.agent")
@@ -31,10 +31,6 @@ PUBLIC_ERROR = "The reply failed. Please try again."
 
 _in_threads: set[asyncio.Future[Any]] = set()
 """The calls whose thread has not come to its end, also those for which nobody waits any more."""
-
-
-class PublicError(Exception):
-    """Raise this in an agent to fail the run with a text that the user may read."""
 
 
 async def call(agent: Agent, run: Run) -> Ending:
@@ -51,8 +47,12 @@ async def call(agent: Agent, run: Run) -> Ending:
     except RunOver:
         return Ending(Status.STOPPED, "over")
     except PublicError as exc:
-        extra = {"action": "agent-declined", "session": run.session_id, "run": run.id}
-        logger.info("run %s ended with an error that its agent shows to the user", run.id, extra=extra)
+        if exc.__cause__ is None:
+            extra = {"action": "agent-declined", "session": run.session_id, "run": run.id}
+            logger.info("run %s ended with an error that its agent shows to the user", run.id, extra=extra)
+        else:
+            extra = {"action": "agent-failed", "session": run.session_id, "run": run.id}
+            logger.error("run %s failed", run.id, extra=extra, exc_info=exc.__cause__)
         text = str(exc)
         return _failed("agent-error", PUBLIC_ERROR if has_lone_surrogate(text) else text or PUBLIC_ERROR, run)
     except ChunkRefused as exc:

@@ -5,25 +5,49 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
-from typing import Any
+import asyncio
+import threading
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar
 
 import orjson
 
 from strandline.agents.prompt import prompt
-from strandline.agents.writing import Writer, aclose
+from strandline.agents.republishing import Republisher
+from strandline.agents.spawning import Spawned, Spawner
+from strandline.agents.writing import aclose
 from strandline.core.chunks import FINISH_REASONS, complaint
-from strandline.core.records import MessageRecord
+from strandline.core.coalesce import PROGRESS
+from strandline.core.records import MessageRecord, RunRecord
 from strandline.errors import ChunkRefused
-from strandline.runtime.live import Caller
+from strandline.runtime.live import Caller, LiveRun, LiveSession
+from strandline.runtime.session import Sessions
+from strandline.settings import Settings
+
+_T = TypeVar("_T")
 
 
-class Run(Writer):
+class Run(Republisher):
     """One execution of an agent. All methods that add content are coroutines; they wait when the store is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended (it was
     stopped, superseded, or took too long).
     """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        settings: Settings,
+        session: LiveSession,
+        live: LiveRun,
+        record: RunRecord,
+        context: list[MessageRecord],
+        spawner: Spawner,
+    ) -> None:
+        super().__init__(sessions, settings, session, live, record, context)
+        self._spawner = spawner
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
 
     # ------------------------------------------------------------------ what the agent is asked
 
@@ -56,6 +80,12 @@ class Run(Writer):
     def messages(self) -> list[dict[str, Any]]:
         """The active path up to the message to answer, as UIMessages: ``{"id", "role", "parts", "metadata"?}``."""
         return [ui_message(message) for message in self._context]
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """What the reply says so far, as a UIMessage. A tool loop asks the model again with
+        ``[*run.messages, run.message]``."""
+        return {"id": self.message_id, "role": "assistant", "parts": self._fold.parts()}
 
     def prompt(self) -> list[dict[str, Any]]:
         """The same as ``[{"role", "content"}]``, the shape that OpenAI-style clients take. Content is a string, or a
@@ -126,6 +156,12 @@ class Run(Writer):
             chunk["transient"] = True
         await self.append(chunk)
 
+    async def progress(self, id: str, value: Any) -> None:
+        """Say how far something is: a ``data-progress`` part (a JSON value, such as ``{"label", "done", "of"}``) that
+        the next one with this ``id`` replaces. Of many that come faster than they can be stored only the newest is.
+        Readers can ask for nothing else (``only=progress``)."""
+        await self.append({"type": PROGRESS, "id": id, "data": value})
+
     async def source(self, url: str, title: str | None = None, *, id: str | None = None) -> None:
         """Cite a web page."""
         chunk = {"type": "source-url", "sourceId": id or self._mint("source"), "url": url}
@@ -137,9 +173,56 @@ class Run(Writer):
         """Add a file by its URL (``https:`` or ``data:``)."""
         await self.append({"type": "file", "url": url, "mediaType": media_type})
 
+    async def annotate(
+        self,
+        kind: str,
+        data: Any = None,
+        *,
+        message: str | None = None,
+        range: Mapping[str, int] | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Annotate a message of the session (its id; default: the one that this run writes); returns the annotation's
+        id. ``range`` is ``{"part", "start", "end"}`` (PROTOCOL §19.1). The same ``id`` again replaces it. Raises
+        Unprocessable, NotFound, Conflict and TooMany."""
+        record, _ = await self._sessions.annotate(
+            self.session_id,
+            message if message is not None else self.message_id,
+            (kind, data, range),
+            id,
+            f"agent:{self._record.agent}",
+            lambda session: session is not None,
+        )
+        return record.id
+
     async def metadata(self, value: Mapping[str, Any]) -> None:
         """Merge into the message's metadata."""
         await self.append({"type": "message-metadata", "messageMetadata": dict(value)})
+
+    async def spawn(
+        self,
+        agent: str | Callable[..., Any],
+        *,
+        prompt: str | Iterable[Mapping[str, Any]] | None = None,
+        name: str | None = None,
+        **body: Any,
+    ) -> Spawned:
+        """Start another agent beside this one, with a message of its own. ``agent``: one of the application's, or its
+        name; or any other callable, under the ``name`` that it says things by. It is given ``prompt``: a text, a list
+        of messages, or None for what this run was asked; and ``body`` as ``run.body``.
+
+        When this run ends other than by returning, what it has spawned is stopped. Raises TooMany where too much goes
+        on already."""
+        return await self._spawner.spawn(
+            self._sessions, self._session, self._live, self._record.agent, self._context, agent, name, prompt, body
+        )
+
+    def wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        """For agents that run in a thread: ``run.wait(run.progress("files", 3))``. Those on the event loop await."""
+        if threading.get_ident() == self._thread:
+            coroutine.close()
+            raise RuntimeError("run.wait is for agents that run in a thread: write `await run.…` here.")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def usage(self, **counts: Any) -> None:
         """Record what the run used (``input_tokens=…``, JSON values); kept with the run and given to ``on_end``."""

@@ -12,14 +12,16 @@ from typing import Any
 import orjson
 
 from strandline.core.chunks import ChunkInvalid, check, has_lone_surrogate
+from strandline.core.coalesce import PROGRESS
 from strandline.core.events import Chunk
 from strandline.core.message import FoldError
+from strandline.core.parts import Text, Tool
 from strandline.core.portable import portable
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver
 from strandline.runtime.ending import Ending
-from strandline.runtime.live import LiveRun, LiveSession, started
+from strandline.runtime.live import LiveRun, LiveSession
 from strandline.runtime.session import Sessions
 from strandline.settings import Settings
 
@@ -45,19 +47,20 @@ class Writer:
         self._live = live
         self._record = record
         self._context = context
-        self._fold = started(record.message_id)
+        # What the message says already, where another run or an earlier process has begun it.
+        self._fold = live.fold.fork()
         self._renamed: dict[tuple[str, str], str] = {}
         self._minted = 0
         self._since_pause = 0
         self._written = 0
         self._own_steps = False
-        self._open: tuple[str, str] | None = None
-        self._tools_answered = False
+        self._open = self._left_open()
+        self._tools_answered = self._has_answers()
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._ending: Ending | None = None
         self._closed = False
-        self._restarted: asyncio.Event | None = None
+        self._held: asyncio.Event | None = None
 
     async def append(self, chunk: Chunk) -> None:
         """Add one AI SDK ``UIMessageChunk`` (ai@7.0.173). ``start``, ``finish``, ``abort`` and ``error`` belong to the
@@ -71,7 +74,7 @@ class Writer:
             if kind in _TERMINAL or kind.endswith(("-end", "finish-step")):
                 return  # what producers send after an error to tidy up
             raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
-        name = _DELTAS.get(kind)
+        name = DELTAS.get(kind)
         if name is None:
             # A copy: the agent may go on using its objects, and what was logged must stay as it was.
             blob = _dump(chunk)
@@ -81,9 +84,9 @@ class Writer:
             return
         # Also a copy, though only a delta with more than its text can hold something that changes.
         extra: Chunk = chunk if len(chunk) == 3 else orjson.loads(_dump(chunk))
-        for piece in _split(chunk[name], self._settings.delta_limit):
+        for piece in split(chunk[name], self._settings.delta_limit):
             await self._turn()
-            self._append(kind, {**extra, name: piece}, _size(piece))
+            self._append(kind, {**extra, name: piece}, size_of(piece))
 
     def say(self, delta: str) -> bool:
         """Add text at once if nothing has to be waited for or opened, as for nine of ten deltas: the short way of
@@ -96,13 +99,13 @@ class Writer:
             or len(delta) > self._settings.delta_limit // 4
             or self._since_pause + 1 >= self._settings.yield_every
             or self._live.pending.size >= self._settings.pending_limit
-            or self._restarted is not None
+            or self._held is not None
             or self._ending is not None
             or has_lone_surrogate(delta)
         ):
             return False
         self._since_pause += 1
-        self._put({"type": "text-delta", "id": part[1], "delta": delta}, _size(delta))
+        self._put({"type": "text-delta", "id": part[1], "delta": delta}, size_of(delta))
         return True
 
     async def _delta(self, family: str, delta: str) -> None:
@@ -112,7 +115,7 @@ class Writer:
             raise ChunkRefused("Nothing can follow a chunk that ended the reply.")
         if has_lone_surrogate(delta):
             raise ChunkRefused("The text has half of a surrogate pair: join split characters first.")
-        for piece in _split(delta, self._settings.delta_limit) if delta else ():
+        for piece in split(delta, self._settings.delta_limit) if delta else ():
             await self._turn()
             if self._open is None or self._open[0] != family:
                 self._close_part()
@@ -120,7 +123,7 @@ class Writer:
                 part = self._mint("t" if family == "text" else "r")
                 self._put({"type": f"{family}-start", "id": part})
                 self._open = (family, part)
-            self._put({"type": f"{family}-delta", "id": self._open[1], "delta": piece}, _size(piece))
+            self._put({"type": f"{family}-delta", "id": self._open[1], "delta": piece}, size_of(piece))
 
     async def _turn(self) -> None:
         """Wait until something may be added. From here to the next await whatever is added stays together, also when
@@ -132,8 +135,8 @@ class Writer:
             await asyncio.sleep(0)
         if self._live.pending.size >= self._settings.pending_limit:
             await self._live.pending.room(self._settings.pending_limit)
-        while self._restarted is not None:
-            await self._restarted.wait()
+        while self._held is not None:
+            await self._held.wait()
 
     def _append(self, kind: str, chunk: Chunk, size: int) -> None:
         if kind == "start" or kind in _TERMINAL:
@@ -160,7 +163,7 @@ class Writer:
 
     def _continues(self, kind: str, chunk: Chunk) -> bool:
         assert self._open is not None
-        return kind in (f"{self._open[0]}-delta", "message-metadata") or bool(chunk.get("transient"))
+        return kind in (f"{self._open[0]}-delta", "message-metadata", PROGRESS) or bool(chunk.get("transient"))
 
     def _unique(self, kind: str, chunk: Chunk) -> Chunk:
         """Part ids are unique per message: a repeated one is renamed, for its deltas and its end as well."""
@@ -180,9 +183,7 @@ class Writer:
         """One checked chunk of about ``size`` bytes: into the message so far, and on its way to the store."""
         if self._live.over or self._closed:
             raise RunOver(f"The run {self._record.id} has ended.")
-        self._written += size
-        if self._written > self._settings.message_limit:
-            raise ChunkRefused(f"The reply is longer than {self._settings.message_limit} bytes.", code="reply-too-long")
+        self._spend(size)
         fitting = portable(self._fold, chunk)
         if fitting is None:
             return
@@ -193,12 +194,31 @@ class Writer:
         self._live.pending.add(fitting, size, self._settings.delta_limit)
         self._sessions.journal.mark(self._session)
 
+    def _spend(self, size: int) -> None:
+        self._written += size
+        if self._written > self._settings.message_limit:
+            raise ChunkRefused(f"The reply is longer than {self._settings.message_limit} bytes.", code="reply-too-long")
+
     def _check_size(self, kind: str, size: int) -> None:
         if size > self._settings.chunk_limit:
             raise ChunkRefused(
                 f"A {kind} chunk of {size} bytes is over the limit of {self._settings.chunk_limit}. "
                 "Store large content elsewhere and send its URL."
             )
+
+    def _left_open(self) -> tuple[str, str] | None:
+        """The part that the message ends in the middle of: what is said now goes on there."""
+        for entry in reversed(self._fold.entries):
+            if isinstance(entry, Text) and entry.open:
+                return entry.kind, entry.id
+            if not isinstance(entry, dict) or entry["type"] != PROGRESS:
+                break
+        return None
+
+    def _has_answers(self) -> bool:
+        fold = self._fold
+        tools = [entry for entry in fold.entries if isinstance(entry, Tool) and fold.in_current_step(entry)]
+        return fold.step_open and any(tool.finished for tool in tools)
 
     def _close_part(self) -> None:
         if self._open is not None:
@@ -220,8 +240,8 @@ class Writer:
 
     async def close(self) -> Ending:
         """The agent has returned: end what it left open and say how the run ended."""
-        while self._restarted is not None:  # a restart that the agent did not wait for
-            await self._restarted.wait()
+        while self._held is not None:  # a restart that the agent did not wait for
+            await self._held.wait()
         if not self._live.over:
             self._close_part()
         self._closed = True
@@ -252,40 +272,18 @@ class Writer:
             if minted not in self._fold.used_ids() and self._fold.tool(minted) is None:
                 return minted
 
-    async def restart(self) -> None:
-        """Throw away what the message says so far, by a logged event, and begin again (R15). Open AI SDK streams
-        cannot show this; they end with ``resync`` and load the message anew."""
-        while self._restarted is not None:
-            await self._restarted.wait()
-        gate = self._restarted = asyncio.Event()  # what other tasks of the agent add meanwhile comes after the reset
 
-        def begin_again() -> None:
-            self._fold = started(self._record.message_id)
-            self._renamed.clear()
-            self._open = self._finish_reason = None
-            self._tools_answered = self._own_steps = False
-
-        def reopen(_: asyncio.Future[None]) -> None:
-            self._restarted = None
-            gate.set()
-
-        # The reset is decided even if this task is cancelled while it waits, so it must not depend on this task.
-        reset = self._sessions.reset(self._session, self._live, f"agent:{self._record.agent}", begin_again)
-        reset.add_done_callback(reopen)
-        await asyncio.shield(reset)
+DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
 
 
-_DELTAS = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
-
-
-def _split(text: str, limit: int) -> list[str]:
+def split(text: str, limit: int) -> list[str]:
     """Pieces of at most ``limit`` bytes."""
     if len(text) <= limit // 4 or len(text.encode()) <= limit:
         return [text]
     return [text[start : start + limit // 4] for start in range(0, len(text), limit // 4)]
 
 
-def _size(delta: str) -> int:
+def size_of(delta: str) -> int:
     return 48 + (len(delta) if delta.isascii() else len(delta.encode()))
 
 

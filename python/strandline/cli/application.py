@@ -41,17 +41,8 @@ class Application:
 
 
 def load(target: str) -> Application:
-    """Import ``MODULE:NAME`` with the working directory on the path. Raises Failure or StrandlineError."""
-    module_name, _, name = target.partition(":")
-    if not name or not all(module_name.split(".")) or "/" in module_name:
-        guess = os.path.basename(module_name).removesuffix(".py") or "main"
-        raise Failure(
-            f"{target!r} is not MODULE:NAME. For `chat = Strandline(...)` in the file {guess}.py write {guess}:chat,"
-            " in the directory of that file.",
-            USAGE,
-        )
-    module = _module(module_name)
-    found = _named(module, module_name, name)
+    """The application that is called ``MODULE:NAME``. Raises Failure or StrandlineError."""
+    module, module_name, found = named(target, "`chat = Strandline(...)`", "chat")
     chats = tuple(value for value in vars(module).values() if isinstance(value, Strandline))
     if isinstance(found, Strandline):
         return Application(found.app(), (found,))
@@ -62,6 +53,21 @@ def load(target: str) -> Application:
             USAGE,
         )
     return Application(cast(Asgi, found), chats)
+
+
+def named(target: str, what: str, example: str) -> tuple[ModuleType, str, Any]:
+    """Import ``MODULE:NAME`` with the working directory on the path: the module, what it is called, and what the name
+    means. Raises Failure or StrandlineError. ``what`` is to be called ``example``, for people."""
+    module_name, _, name = target.partition(":")
+    if not name or not all(module_name.split(".")) or "/" in module_name:
+        guess = os.path.basename(module_name).removesuffix(".py") or "main"
+        raise Failure(
+            f"{target!r} is not MODULE:NAME. For {what} in the file {guess}.py write {guess}:{example},"
+            " in the directory of that file.",
+            USAGE,
+        )
+    module = _module(module_name)
+    return module, module_name, _named(module, module_name, name)
 
 
 def _module(name: str) -> ModuleType:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from strandline.cli import database, demonstration, doctor, following, remote, serve
+from strandline.cli import database, demonstration, doctor, following, remote, serve, working
 from strandline.cli.exits import MEANINGS
 from strandline.cli.serving import FORMATS, LEVELS
 
@@ -27,6 +27,7 @@ _EXAMPLES = f"""\
 examples:
   strandline demo                                a chat in the browser, to try things out
   strandline serve main:chat                     serve `chat = Strandline(...)` of main.py
+  strandline agent agent:count --name counter    answer for a remote agent of a running server
   strandline sessions --db chat.db               what is in a database file
   strandline show SESSION --db chat.db           one conversation, also while it is written
   strandline tail SESSION                        follow a conversation on a running server
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
 
     _serve(command)
     _demo(command)
+    _agent(command)
     _sessions(command)
     _show(command)
     _tail(command)
@@ -122,6 +124,22 @@ def _demo(command: Any) -> None:
     made.add_argument("--db", metavar="PATH", help="database file (default: one in your data directory)")
     made.add_argument("--no-browser", action="store_true", help="do not open a browser")
     _log_format(made)
+
+
+def _agent(command: Any) -> None:
+    made = command(
+        "agent",
+        working.agent,
+        "Answer for a remote agent of a running server.\n\n"
+        "MODULE:NAME is an async function or async generator that takes a strandline.remote.RemoteRun. Start as many\n"
+        "as you like: every reply is written by one of them. Goes on until Ctrl-C, also over restarts of the server.",
+        "  strandline agent agent:count --name counter\n"
+        "  strandline agent agent:count --url https://chat.example.com/api --token $TOKEN --holder pod-7",
+    )
+    made.add_argument("target", metavar="MODULE:NAME", help="the function, for example agent:count")
+    made.add_argument("--name", help="the agent, as `chat.remote_agent` calls it (default: the function's name)")
+    made.add_argument("--holder", help="what this worker calls itself: the same again takes its own runs again at once")
+    _server(made)
 
 
 def _sessions(command: Any) -> None:

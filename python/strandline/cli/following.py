@@ -125,6 +125,8 @@ class _Page:
         self._begun = False
         self._kind: str | None = None
         self._tools: dict[str, str] = {}
+        self._agents: dict[str, str] = {}
+        self._speaks = ""
 
     def show(self, cursor: str, frame: dict[str, Any]) -> None:
         if frame.get("type") == "snapshot":
@@ -156,9 +158,19 @@ class _Page:
         terminal.say(transcript.message_text(frame.get("parts", ())))
 
     def _queued(self, frame: Mapping[str, Any]) -> None:
-        self._headline(f"assistant  {frame.get('agent')}  run {frame.get('run')}")
+        run, agent = str(frame.get("run")), str(frame.get("agent"))
+        self._agents[run] = agent
+        self._speaks = run
+        self._headline(f"assistant  {agent}  run {run}")
+
+    def _turn_of(self, run: str) -> None:
+        """Several agents may write at once: say whose words come next."""
+        if self._speaks not in ("", run) and run in self._agents:
+            self._headline(f"assistant  {self._agents[run]}  run {run} goes on")
+        self._speaks = run
 
     def _appended(self, frame: Mapping[str, Any]) -> None:
+        self._turn_of(str(frame.get("run")))
         for chunk in frame.get("chunks", ()):
             self._chunk(chunk, str(chunk.get("type")))
 
@@ -191,6 +203,7 @@ class _Page:
         self._aside("(the reply starts over)")
 
     def _ended(self, frame: Mapping[str, Any]) -> None:
+        self._turn_of(str(frame.get("run")))
         self._aside(f"── {transcript.outcome(frame.get('status'), frame.get('reason'), frame.get('error'))}")
 
     def _changed(self, frame: Mapping[str, Any]) -> None:

@@ -31,26 +31,41 @@ class TryAgain(Failure):
 
 def connect(args: Namespace) -> httpx.Client:
     """A client for the API at ``args.url``, with the token of ``--token`` or of the environment."""
+    url = address_of(args)
+    return httpx.Client(
+        base_url=str(url).rstrip("/") + "/",
+        headers=headers_of(args),
+        timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
+        trust_env=trusts_environment(url),
+        verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE, also for this machine
+    )
+
+
+def trusts_environment(url: httpx.URL) -> bool:
+    """A proxy of the environment is not meant for this machine, and the open mode refuses what comes through one."""
+    return not is_loopback(url.host)
+
+
+def address_of(args: Namespace) -> httpx.URL:
+    """The URL of the API. Raises Failure."""
     try:
         url = httpx.URL(args.url)
     except httpx.InvalidURL as error:
         raise Failure(f"{args.url!r} is not a URL: {error}", USAGE) from error
     if url.scheme not in ("http", "https") or not url.host:
         raise Failure(f"The URL of the API must look like http://127.0.0.1:8000/api, not {args.url!r}", USAGE)
+    return url
+
+
+def headers_of(args: Namespace) -> dict[str, str]:
+    """Who is asking: the token of ``--token`` or of the environment. Raises Failure."""
     headers = {"Strandline-Client": f"cli/{version('strandline')}; ai=7"}
     token = args.token or os.environ.get(TOKEN_VARIABLE)
     if token:
         if not token.isascii() or not token.isprintable():
             raise Failure("The token has characters that a header cannot carry.", USAGE)
         headers["Authorization"] = f"Bearer {token}"
-    return httpx.Client(
-        base_url=str(url).rstrip("/") + "/",
-        headers=headers,
-        timeout=httpx.Timeout(_ANSWER_SECONDS, connect=_CONNECT_SECONDS),
-        # A proxy of the environment is not meant for this machine, and the open mode refuses what comes through one.
-        trust_env=not is_loopback(url.host),
-        verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE, also for this machine
-    )
+    return headers
 
 
 def stop(args: Namespace) -> int:

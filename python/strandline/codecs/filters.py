@@ -11,20 +11,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from strandline.codecs.gating import RESYNC, Resync, gate
+from strandline.core.coalesce import PROGRESS
 from strandline.core.events import (
     Annotated,
     Appended,
     DecisionMade,
     DecisionRequested,
+    Erased,
     Event,
     MessageCreated,
+    MessageDeleted,
     MessageReplaced,
+    MessageReset,
+    RunEnded,
+    RunQueued,
+    RunRecovered,
+    RunStarted,
     Steered,
     run_of,
     shown,
+    to_plain,
 )
 
 Objects = Iterable[Mapping[str, Any]]
+
+_OF_PROGRESS = (
+    RunQueued,
+    RunStarted,
+    Appended,
+    MessageReset,
+    RunRecovered,
+    RunEnded,
+    MessageReplaced,
+    MessageDeleted,
+    Erased,
+)
+"""What a reader of progress alone is told of."""
 
 _UNGATED = 7
 """The major version that the log is written in: it needs no gate."""
@@ -33,11 +55,14 @@ _UNGATED = 7
 @dataclass(frozen=True, slots=True)
 class Filter:
     """``major``: 5, 6 or 7. ``reasoning``: False without ``reasoning-*`` chunks and parts. ``content``: False without
-    the content of messages. ``runs``: only events of these; None: of all, and of the session."""
+    the content of messages. ``progress``: True for runs and their progress alone. ``annotations``: True with each of
+    them, not only their summaries. ``runs``: only events of these; None: of all, and of the session."""
 
     major: int = _UNGATED
     reasoning: bool = True
     content: bool = True
+    progress: bool = False
+    annotations: bool = False
     runs: frozenset[str] | None = None
 
     @property
@@ -45,12 +70,16 @@ class Filter:
         """The name of the frames that readers with this filter share; which runs they follow does not matter."""
         if not self.content:
             return "native-state"
-        return f"native{self.major}" + ("" if self.reasoning else "-plain")
+        if self.progress:
+            return "native-progress"
+        more = ("" if self.reasoning else "-plain") + ("-annotations" if self.annotations else "")
+        return f"native{self.major}{more}"
 
     @property
     def changes_nothing(self) -> bool:
         """True when an event that is for this reader reaches it as it is."""
-        return self.major == _UNGATED and self.reasoning and self.content
+        everything = self.reasoning and self.content and not self.progress
+        return self.major == _UNGATED and everything and not self.annotations
 
     def wants(self, event: Event) -> bool:
         """Whether events of this run, or of the session, are for this reader at all."""
@@ -59,6 +88,8 @@ class Filter:
     def plain(self, event: Event) -> dict[str, Any] | None:
         """The JSON object of an event without ``seq``, or None when nothing of it is left. An event that this major
         version cannot be told becomes a ``resync``."""
+        if self.progress and not isinstance(event, _OF_PROGRESS):
+            return None
         match event:
             case Appended():
                 chunks = self.chunks(event.chunks) if self.content else []
@@ -69,19 +100,20 @@ class Filter:
                 plain = shown(event)
                 if not self.content:
                     del plain["parts"]
-                elif not self.reasoning:
+                elif self.progress or not self.reasoning:
                     plain["parts"] = self.parts(event.parts)
                 return plain
             case DecisionMade():
                 # None of its chunks is one that a client would have to begin again for.
                 chunks = self.chunks(event.chunks) if self.content else []
                 return {**shown(event), "chunks": chunks}
-            case DecisionRequested() | Annotated():
+            case DecisionRequested():
                 plain = shown(event)
                 if not self.content:
                     plain.pop("input", None)
-                    plain.pop("data", None)
                 return plain
+            case Annotated() if self.annotations and self.content:
+                return to_plain(event)
             case _:
                 return shown(event)
 
@@ -90,6 +122,10 @@ class Filter:
         left = []
         for chunk in chunks:
             if not self.reasoning and _is_reasoning(chunk):
+                continue
+            if self.progress and chunk["type"] not in (PROGRESS, "start"):
+                if chunk["type"] == "reset-step":
+                    return RESYNC  # which of the progress it takes away only the rest would say
                 continue
             gated = gate(chunk, self.major)
             if gated is RESYNC:
@@ -100,6 +136,8 @@ class Filter:
 
     def parts(self, parts: Objects) -> list[Mapping[str, Any]]:
         """What is left of the parts of a message."""
+        if self.progress:
+            return [part for part in parts if part["type"] == PROGRESS]
         return [part for part in parts if self.reasoning or not _is_reasoning(part)]
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from strandline.core.events import Chunk
 
+PROGRESS = "data-progress"
+"""How far something is (``Run.progress``). The newest replaces the others with its id, so only that has to be kept."""
+
 _TEXT = {"text-delta": "delta", "reasoning-delta": "delta", "tool-input-delta": "inputTextDelta"}
 
 
@@ -22,7 +25,7 @@ def _delta_key(chunk: Chunk) -> tuple[str, str] | None:
 class Coalescer:
     """Chunks in order, deltas joined. ``size``: bytes that were added and not taken, about."""
 
-    __slots__ = ("_first", "_fragments", "_joinable", "_joined", "chunks", "size")
+    __slots__ = ("_first", "_fragments", "_joinable", "_joined", "_progress", "chunks", "size")
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
@@ -31,6 +34,7 @@ class Coalescer:
         self._joinable: tuple[str, str] | None = None
         self._joined = 0
         self._fragments: list[str] = []
+        self._progress: dict[str, int] = {}
 
     def add(self, chunk: Chunk, size: int, limit: int) -> None:
         """Take one checked chunk of about ``size`` bytes. Deltas are joined up to ``limit`` bytes."""
@@ -47,6 +51,15 @@ class Coalescer:
             self._joined = size
             self._fragments = [chunk[_TEXT[key[0]]]]
             return
+        if chunk["type"] == PROGRESS and "id" in chunk and not chunk.get("transient"):
+            known = self._progress.get(chunk["id"])
+            if known is not None:
+                self.chunks[known] = chunk
+                return
+            self._close()
+            self._progress[chunk["id"]] = len(self.chunks)
+        elif chunk["type"] == "reset-step":
+            self._progress.clear()  # what was said before it goes, what comes after it stays
         self._close()
         self.chunks.append(chunk)
 
@@ -55,6 +68,7 @@ class Coalescer:
         self._close()
         taken = tuple(self.chunks)
         self.chunks = []
+        self._progress.clear()
         self.size = 0
         return taken
 

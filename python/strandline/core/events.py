@@ -220,7 +220,9 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """Somebody said something about a message, or about a range of it. The same ``annotation`` again replaces it."""
+    """Somebody said something about a message, or about a range of it. The same ``annotation`` again replaces it.
+
+    ``summary``: what there is of this ``kind`` on this message after this event (``core.annotation.summary``)."""
 
     at: int
     by: str
@@ -228,19 +230,22 @@ class Annotated:
     message: str
     message_id: str
     kind: str
+    summary: Mapping[str, Any]
     data: Any = None
     range: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRemoved:
-    """An annotation was taken back."""
+    """An annotation was taken back. ``summary``: what is left of its kind on this message."""
 
     at: int
     by: str
     annotation: str
     message: str
     message_id: str
+    kind: str
+    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +272,15 @@ class RunRecovered:
 
 @dataclass(frozen=True, slots=True)
 class RunClaimed:
-    """A remote agent has taken the run. ``producer`` counts the takings: an older one may not write any more."""
+    """A remote agent has taken the run. ``producer`` counts the takings: an older one may not write any more.
+    ``holder`` is what the worker calls itself, ``claim`` the id of its request: the same again is the same taking."""
 
     at: int
     by: str
     run: str
     producer: int
+    holder: str | None = None
+    claim: str | None = None
 
 
 Event = (
@@ -330,8 +338,8 @@ def run_of(event: Event) -> str | None:
 
 
 def frames_in(event: Event) -> int:
-    """How many places for a cursor an event has: one per chunk, or one."""
-    return len(event.chunks) if isinstance(event, Appended) else 1
+    """How many places for a cursor an event has: one per chunk, but always one."""
+    return len(event.chunks) or 1 if isinstance(event, Appended) else 1
 
 
 def to_plain(event: Event) -> dict[str, Any]:
@@ -353,7 +361,8 @@ def to_plain(event: Event) -> dict[str, Any]:
 
 
 def shown(event: Event) -> dict[str, Any]:
-    """The same as readers may see it: without what was kept for the agent alone."""
+    """The same as readers are told it: without what was kept for the agent, or for who writes, alone, and of an
+    annotation the summary."""
     plain = to_plain(event)
     if type(event) is RunQueued:
         plain.pop("body", None)
@@ -362,6 +371,12 @@ def shown(event: Event) -> dict[str, Any]:
     elif type(event) is Erased:
         # What it was cannot be told, and what it did is not known: only a fresh look can say how things stand.
         plain["type"] = "resync"
+    elif type(event) is RunClaimed:
+        plain.pop("holder", None)
+        plain.pop("claim", None)
+    elif type(event) is Annotated:
+        plain.pop("data", None)
+        plain.pop("range", None)
     return plain
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from strandline.core.records import MessageRecord
+from strandline.core.session import SessionState
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +49,20 @@ def page_of(
         page[0].message_id if page and begin > 0 else None,
         page[-1].message_id if page and end < len(shown) else None,
     )
+
+
+def beside(state: SessionState, versions: Collection[str] | None, limit: int) -> list[MessageRecord]:
+    """The messages of spawned runs, oldest first, at most the newest ``limit``: of all, or of those that were written
+    beside one of ``versions``, or beside one that was. What stands beside a deleted message is hidden with it."""
+    found: list[MessageRecord] = []
+    family = {*versions} if versions is not None else set()
+    for message in state.messages.values():
+        if message.deleted:
+            continue
+        if not message.spawned:
+            if versions is None:
+                family.add(message.version)
+        elif message.parent in family:
+            found.append(message)
+            family.add(message.version)
+    return found[-limit:]

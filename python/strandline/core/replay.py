@@ -98,8 +98,9 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
 
 def fallback(state: SessionState) -> str | None:
     """The run to show in full to a reader whose cursor says nothing: the newest active one of the active path, else the
-    newest that was not deleted."""
-    runs: list[RunRecord] = state.writing() or [run for run in state.runs.values() if not _is_deleted(state, run.id)]
+    newest that was neither deleted nor spawned."""
+    ended = (run for run in state.runs.values() if not run.spawned and not _is_deleted(state, run.id))
+    runs: list[RunRecord] = state.writing() or list(ended)
     return runs[-1].id if runs else None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from strandline.core.annotation import name_of
 from strandline.core.branch import leaf_without
 from strandline.core.events import (
     Annotated,
@@ -103,7 +104,14 @@ class SessionState:
             if message.message_id == message_id:
                 return message
         for message in reversed(self.messages.values()):
-            if message.message_id == message_id and not message.deleted:
+            if message.message_id == message_id and not message.deleted and not message.spawned:
+                return message
+        return None
+
+    def beside(self, message_id: str) -> MessageRecord | None:
+        """The message of a spawned run that the wire calls ``message_id``."""
+        for message in reversed(self.messages.values()):
+            if message.message_id == message_id and message.spawned and not message.deleted:
                 return message
         return None
 
@@ -121,8 +129,19 @@ class SessionState:
         return None if run_id is None else self.runs[run_id]
 
     def active(self) -> list[RunRecord]:
-        """The runs that have not ended, oldest first. Runs end newest last, so a short look from the end is enough."""
-        return [run for run in self.runs.values() if run.active]
+        """The runs that have not ended, oldest first, without spawned ones: those that write on a path."""
+        return [run for run in self.runs.values() if run.active and not run.spawned]
+
+    def descendants(self, run_id: str) -> list[RunRecord]:
+        """The active runs that a run has spawned, and those that these have, oldest first."""
+        family = {run_id}
+        found: list[RunRecord] = []
+        for run in self.runs.values():  # a run is queued after the one that spawned it
+            if run.spawned and run.parent_run in family:
+                family.add(run.id)
+                if run.active:
+                    found.append(run)
+        return found
 
     def writing(self) -> list[RunRecord]:
         """The active runs whose message is on the active path, oldest first."""
@@ -280,6 +299,7 @@ class SessionState:
                         kind=event.kind,
                         author=event.by,
                         created_at=event.at,
+                        name=name_of(event.data),
                         data=event.data,
                         range=event.range,
                     )
@@ -310,7 +330,7 @@ class SessionState:
             if annotation is None:
                 self.annotations.pop(annotation_id, None)
             else:
-                self.annotations[annotation_id] = annotation
+                self.annotations[annotation_id] = replace(annotation, data=None, range=None)
         for message in change.messages.values():
             if message.deleted:
                 self._let_go(message.version)

@@ -76,6 +76,13 @@ def revive(message_id: str, parts: Iterable[Mapping[str, Any]], metadata: Any = 
     return FoldState(message_id, metadata, entries)
 
 
+def again(state: FoldState) -> Chunks:
+    """The chunks after which a message that has only been started says ``state``; none where it says nothing."""
+    start, *rest = unfold(state)
+    metadata = start.get("messageMetadata")
+    return rest if metadata is None else [{"type": "message-metadata", "messageMetadata": metadata}, *rest]
+
+
 def closers(state: FoldState, reason: str) -> Chunks:
     """Chunks after which nothing in the message is open (PROTOCOL §9.1). ``reason`` is shown to users."""
     chunks: Chunks = [{"type": "text-end", "id": part_id} for part_id in state.open_text]

@@ -8,18 +8,23 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from fastapi import APIRouter, FastAPI
 
-from strandline.agents.invoke import Agent, call
+from strandline.agents.catalog import Agents
+from strandline.agents.invoke import call
+from strandline.agents.leases import Leases
 from strandline.agents.run import Run, ui_message
+from strandline.agents.spawning import Spawner, Task
 from strandline.core.ids import check_id
 from strandline.core.intake import Incoming
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, doctor, editing, health, session_feed, sessions, tanstack
+from strandline.http import agents as agent_wire
+from strandline.http import ai_sdk, annotating, doctor, editing, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -28,6 +33,7 @@ from strandline.runtime.clock import Clock, SystemClock
 from strandline.runtime.counters import Counters
 from strandline.runtime.ending import Ending
 from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.recovering import Recovery
 from strandline.runtime.service import Service
 from strandline.settings import Settings
 from strandline.stores import open_store
@@ -44,7 +50,7 @@ class Ended:
     """What ``on_end`` is given: a run that is over, and its message as history has it from now on.
 
     ``status`` is ``completed``, ``stopped``, ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the
-    agent recorded with ``run.usage``.
+    agent recorded with ``run.usage``. ``spawned``: another agent has started it, beside its own reply.
     """
 
     session: str
@@ -55,6 +61,8 @@ class Ended:
     error: str | None
     message: Mapping[str, Any]
     usage: Mapping[str, Any] | None
+    agent: str
+    spawned: bool
 
 
 class Strandline:
@@ -77,21 +85,50 @@ class Strandline:
         self.settings = settings if settings is not None else Settings.from_env()
         opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
         self.service = Service(opened, clock or SystemClock(), self.settings)
-        self._agent: Agent | None = None
-        self._agent_name = ""
+        self._agents = Agents()
+        self._leases = Leases(self.service.clock, self.settings)
+        self._spawner = Spawner(self._agents)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
 
     # ------------------------------------------------------------------ what an application says
 
-    def agent(self, function: _AgentT) -> _AgentT:
-        """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator."""
-        if self._agent is not None:
-            raise Misconfigured(f"There is an agent already: {self._agent_name}. One Strandline has one agent.")
-        self._agent = function
-        self._agent_name = getattr(function, "__name__", type(function).__name__)
+    @overload
+    def agent(self, function: _AgentT) -> _AgentT: ...
+
+    @overload
+    def agent(
+        self, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Callable[[_AgentT], _AgentT]: ...
+
+    def agent(
+        self, function: _AgentT | None = None, *, name: str | None = None, recover: Recovery | bool | None = None
+    ) -> Any:
+        """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator.
+
+        The first agent answers where a request names none; others are named (``@chat.agent(name="critic")``, else
+        after their function) in the header ``Strandline-Agent``.
+
+        recover: what happens to a run whose process is gone. By default it ends as ``lost``; with ``True`` or
+        ``"restart"`` the next process calls the agent again with an empty message, with ``"continue"`` with what the
+        message said at the newest checkpoint, or at all (``run.recovered``, ``run.partial``; docs/recovery.md).
+        """
+        if function is None:
+            return partial(self.agent, name=name, recover=recover)
+        self._agents.add(function, name, recover)
         return function
+
+    def remote_agent(self, name: str, *, lease: float = 30.0) -> None:
+        """An agent called ``name`` runs in another process, in any language, and answers over ``/api/agents``
+        (docs/remote-agents.md). ``lease``: seconds after which a worker that says nothing counts as gone; the run then
+        ends as lost."""
+        self._agents.add_remote(name, lease)
+
+    def annotation_type(self, kind: str, model: Any) -> None:
+        """Check the data of annotations of this kind against ``model``: a pydantic model, a TypedDict, any type that
+        pydantic knows. ``citation`` and ``reaction`` are defined already; kinds that are not defined hold any JSON."""
+        self.service.kinds.define(kind, model)
 
     def on_end(self, function: _HookT) -> _HookT:
         """Decorator: called with ``Ended`` after every run, once its end is durable. Async or plain; may raise (it is
@@ -158,7 +195,7 @@ class Strandline:
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """What must run around the application; comes along with ``router``. Entering it again is harmless."""
-        if self._agent is None:
+        if not self._agents:
             raise Misconfigured("There is no agent. Decorate the function that answers with @chat.agent.")
         self._running += 1
         if self._running > 1:
@@ -168,7 +205,8 @@ class Strandline:
                 self._running -= 1
             return
         try:
-            await self.service.start(self._invoke, self._ended)
+            await self.service.start(self._invoke, self._ended, self._agents.elsewhere, self._agents.recovery)
+            self._leases.serve(self.service.sessions)
             try:
                 with on_exit_signal(self.service.drain):
                     yield
@@ -180,17 +218,14 @@ class Strandline:
     def _router(self) -> APIRouter:
         identify = identity_dependency(self.auth)
         routes = APIRouter(lifespan=self.lifespan)
+        routes.include_router(annotating.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(editing.router(self.service, identify, self._allows), prefix="/sessions")
-        routes.include_router(
-            sessions.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/sessions"
-        )
+        routes.include_router(sessions.router(self.service, identify, self._allows, self._agents), prefix="/sessions")
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
-        routes.include_router(
-            ai_sdk.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/chat"
-        )
-        routes.include_router(
-            tanstack.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/tanstack"
-        )
+        routes.include_router(ai_sdk.router(self.service, identify, self._allows, self._agents), prefix="/chat")
+        routes.include_router(tanstack.router(self.service, identify, self._allows, self._agents), prefix="/tanstack")
+        wire = agent_wire.router(self.service, identify, self._allows, self._agents, self._leases)
+        routes.include_router(wire, prefix="/agents")
         routes.include_router(doctor.router(self.service, identify), prefix="/doctor")
 
         routes.include_router(health.router(self.service))
@@ -202,18 +237,28 @@ class Strandline:
     # ------------------------------------------------------------------ what the runtime calls
 
     async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
-        assert self._agent is not None
-        context = await self.service.sessions.context(session, record.parent)
-        run = Run(self.service.sessions, self.settings, session, live, record, context)
-        return await call(self._agent, run)
+        task = self._spawner.take(record)
+        if task is None:
+            agent = self._agents.get(record.agent)
+            if agent is None or record.spawned:
+                raise LookupError(f"there is no agent called {record.agent}")
+            if agent.function is None:
+                return await self._leases.hold(session, live, record, agent.lease)
+            task = Task(agent.function, await self.service.sessions.context(session, record.parent))
+        run = Run(self.service.sessions, self.settings, session, live, record, task.context, self._spawner)
+        return await call(task.function, run)
 
     async def _ended(self, session: LiveSession, run: RunRecord) -> None:
+        self._spawner.take(run)  # of one that ended before it was called
         if not self._hooks:
             return
         found = await self.service.store.messages(session.id, [run.message])
         message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
-        user = run.author.removeprefix("user:")
-        ended = Ended(session.id, run.id, user, run.status.value, run.reason, run.error, message, run.usage)
+        user = _asker(session, run).removeprefix("user:")
+        status = run.status.value
+        ended = Ended(
+            session.id, run.id, user, status, run.reason, run.error, message, run.usage, run.agent, run.spawned
+        )
         outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -223,6 +268,13 @@ class Strandline:
 
 def _anybody(_: SessionRecord | None) -> bool:
     return True
+
+
+def _asker(session: LiveSession, run: RunRecord) -> str:
+    """Who asked for the reply that a run, or the one that spawned it, is part of."""
+    while run.spawned and run.parent_run is not None:
+        run = session.state.runs[run.parent_run]
+    return run.author
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

@@ -33,7 +33,9 @@ class Action(StrEnum):
     """What somebody wants to do with a session (LIST: with the list of their sessions).
 
     MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT, which
-    is also to go to another branch. EDIT is to change and to delete messages that are there."""
+    is also to go to another branch. EDIT is to change and to delete messages that are there. AGENT is to answer in it,
+    as a remote agent (PROTOCOL §18): whoever may is believed to be the assistant. It needs the role ``agent``, or
+    ``agent:<name>`` for the agent of that name, whatever a policy says."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -42,6 +44,16 @@ class Action(StrEnum):
     LIST = "list"
     MANAGE = "manage"
     DELETE = "delete"
+    ANNOTATE = "annotate"
+    AGENT = "agent"
+
+
+AGENT_ROLE = "agent"
+
+
+def serves(identity: Identity, agent: str) -> bool:
+    """Whether this is a worker of the agent: who is not one never adds to what an assistant says."""
+    return not identity.roles.isdisjoint((AGENT_ROLE, f"{AGENT_ROLE}:{agent}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,10 @@ Called on the event loop: it must not block. What it forbids looks to the caller
 
 
 def owner_only(identity: Identity, session: SessionRecord | None, action: Action) -> bool:
-    """A session belongs to its creator; one that does not exist may be created by anyone who is identified."""
+    """A session belongs to its creator; one that does not exist may be created by anyone who is identified. Remote
+    agents (by their role) answer in every session, and may do nothing else with it."""
+    if action is Action.AGENT:
+        return any(role.partition(":")[0] == AGENT_ROLE for role in identity.roles)
     return session is None or session.owner == identity.user
 
 
@@ -128,8 +143,9 @@ def resolve_auth(value: Auth | Callable[..., Any] | None) -> Auth:
 
 
 def open_on_loopback(user: str = "local") -> Auth:
-    """For development: everyone on this machine is ``user``, and nobody else is answered (403 open-beyond-loopback)."""
-    identity = Identity(user)
+    """For development: everyone on this machine is ``user`` and may serve any remote agent, and nobody else is answered
+    (403 open-beyond-loopback)."""
+    identity = Identity(user, roles=frozenset({AGENT_ROLE}))
 
     async def everyone_is_local() -> Identity:
         return identity

@@ -16,6 +16,7 @@ from strandline.core.events import Erased, frames_in
 from strandline.core.ids import check_id
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
+from strandline.core.paging import beside
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.replay import read_cursor
 from strandline.core.session import SessionState
@@ -24,8 +25,9 @@ from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import session_plain
+from strandline.http.sessions import annotated, beside_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
+from strandline.runtime.history import MOST_SPAWNED
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
@@ -119,7 +121,8 @@ async def view(
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
     ]
     path, older = _shown(state, wanted, last)
-    shown_of = {each.version for each in path}
+    others = _beside(state, wanted)
+    shown_of = {each.version for each in (*path, *others)}
     writing = {live.message: _message(live, wanted) for live in session.live.values() if live.message in shown_of}
     data = {
         "session": session_plain(state.record, state.active()),
@@ -127,26 +130,36 @@ async def view(
         "branches": {id: place.plain() for id, place in branches(state.messages, path).items()},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
+        "annotations": annotated(state, [*path, *others]),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
         "readers": session.readers.plain(),
         "reader": reader_id,
         "cursor": str(cursor),
     }
-    stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
+    whose = [beside_plain(state, each) for each in others]
+    cold = [each.version for each in (*path, *others) if each.version not in writing]
+    stored = await store.messages(session.id, cold)
     if session.feed.deleted:
         raise SessionGone(session.id)
     if session.feed.erasures != erasures:
         return await view(session, store, wanted, last, reader_id)
     # What the store has deleted already is published in a moment.
     contents = {message.version: message for message in stored if not message.deleted}
-    shown: list[Any] = []
-    for message in path:
+
+    def shown(message: MessageRecord) -> Any:
         if message.version in writing:
-            shown.append(writing[message.version])
-        elif message.version in contents:
-            plain = ui_message(contents[message.version])
-            shown.append({**plain, "parts": wanted.parts(plain["parts"])})
-    return {**data, "messages": shown}, cursor
+            return writing[message.version]
+        plain = ui_message(contents[message.version])
+        return {**plain, "parts": wanted.parts(plain["parts"])}
+
+    known = {*writing, *contents}
+    messages = [shown(message) for message in path if message.version in known]
+    spawned = [
+        {"message": shown(message), **about}
+        for message, about in zip(others, whose, strict=True)
+        if message.version in known
+    ]
+    return {**data, "messages": messages, "spawned": spawned}, cursor
 
 
 def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:
@@ -172,12 +185,24 @@ def _shown(state: SessionState, wanted: Filter, last: int | None) -> tuple[list[
         return [], False
     if wanted.runs is not None:
         versions = {state.runs[run].message for run in wanted.runs}
-        path = [each for each in state.messages.values() if each.version in versions and not each.deleted]
+        path = [
+            each
+            for each in state.messages.values()
+            if each.version in versions and not each.spawned and not each.deleted
+        ]
     else:
         path = state.path()
     if last is None or last >= len(path):
         return path, False
     return path[len(path) - last :], True
+
+
+def _beside(state: SessionState, wanted: Filter) -> list[MessageRecord]:
+    """The messages of spawned runs in a snapshot, oldest first."""
+    if not wanted.content:
+        return []
+    found = beside(state, None, MOST_SPAWNED if wanted.runs is None else len(state.messages))
+    return [each for each in found if wanted.runs is None or each.run in wanted.runs][-MOST_SPAWNED:]
 
 
 async def _going_on(session: LiveSession, store: Store, presented: str | None) -> Cursor | None:
@@ -198,13 +223,24 @@ def _wanted(request: Request, session: LiveSession, default_major: int) -> Filte
     """The filter that a request asks for (PROTOCOL §8.10). Raises Unprocessable, and NotFound for an unknown run."""
     _, major = client_of(request, default_major)
     exclude, only, runs = (_listed(request, name) for name in ("exclude", "only", "run"))
-    for name, asked, known in (("exclude", exclude, "reasoning"), ("only", only, "state")):
-        if asked - {known}:
-            raise Unprocessable(f"`{name}` may only be `{known}`.", code="invalid-request")
+    if exclude - {"reasoning"}:
+        raise Unprocessable("`exclude` may only be `reasoning`.", code="invalid-request")
+    if only - {"state", "progress"} or len(only) > 1:
+        raise Unprocessable("`only` may be `state` or `progress`.", code="invalid-request")
     for run in runs:
         if check_id(run, "run") not in session.state.runs:
             raise NotFound("There is no such run.")
-    return Filter(major, reasoning=not exclude, content=not only, runs=runs or None)
+    whole = _listed(request, "annotations")
+    if whole - {"all"}:
+        raise Unprocessable("`annotations` may only be `all`.", code="invalid-request")
+    return Filter(
+        major,
+        reasoning=not exclude,
+        content="state" not in only,
+        progress="progress" in only,
+        annotations=bool(whole),
+        runs=runs or None,
+    )
 
 
 def _listed(request: Request, name: str) -> frozenset[str]:
@@ -232,6 +268,8 @@ def _run(run: RunRecord) -> dict[str, Any]:
         "reason": run.reason,
         "error": run.error,
         "agent": run.agent,
+        "parentRun": run.parent_run,
+        "spawned": run.spawned,
         "createdAt": run.created_at,
         "endedAt": run.ended_at,
     }

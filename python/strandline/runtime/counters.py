@@ -51,6 +51,7 @@ class Counters:
     runs_started: int
     runs_ended: Mapping[str, int]
     runs_recovered: int
+    runs_called_again: int
     resumes: Mapping[str, int]
     readers_attached: int
     readers_dropped: int
@@ -101,6 +102,7 @@ class Tally:
         self.runs_started = 0
         self.runs_ended = {"completed": 0, "suspended": 0, "stopped": 0, "failed": 0, "lost": 0}
         self.runs_recovered = 0
+        self.runs_called_again = 0
         self.resumes = {"tail": 0, "whole": 0, "none": 0, "resync": 0}
         self.readers_attached = 0
         self.readers_dropped = 0
@@ -159,6 +161,7 @@ class Tally:
             runs_started=self.runs_started,
             runs_ended=self.runs_ended.copy(),
             runs_recovered=self.runs_recovered,
+            runs_called_again=self.runs_called_again,
             resumes=self.resumes.copy(),
             readers_attached=self.readers_attached,
             readers_dropped=self.readers_dropped,

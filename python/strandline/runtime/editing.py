@@ -16,19 +16,17 @@ from strandline.core.events import (
     StopRequested,
 )
 from strandline.core.intake import Incoming
-from strandline.core.records import MessageRecord
+from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState, title_of
 from strandline.errors import Conflict, Forbidden, NotFound
 from strandline.runtime.live import Decided, LiveSession
-from strandline.runtime.stopping import DELETED
+from strandline.runtime.stopping import DELETED, with_spawned
 
 
 def named(state: SessionState, name: str) -> MessageRecord | None:
-    """The message with this id (on the active path, else the newest), or of this version."""
-    found = state.find(name)
-    if found is None:
-        found = state.messages.get(name)
+    """The message with this id (on the active path, else the newest, else a spawned one), or of this version."""
+    found = state.find(name) or state.beside(name) or state.messages.get(name)
     return found if found is not None and not found.deleted else None
 
 
@@ -77,7 +75,7 @@ def replace(
     state = session.state
     if target.role != "user" and not any_role:
         raise Forbidden("Only what users said can be changed from here.", code="not-a-user-message")
-    if any(run.message == target.version for run in state.active()) or state.waiting(target.version):
+    if any(run.active for run in _writers(state, target.version)) or state.waiting(target.version):
         raise Conflict("This message is being written. Stop it, or wait for its end.", code="message-active")
     answer = target.message_id
     if known is not None and (known.parts, known.metadata) == (new.parts, new.metadata):
@@ -89,15 +87,19 @@ def replace(
 
 
 def delete(session: LiveSession, target: MessageRecord, known: MessageRecord | None, by: str, at: int) -> Decided:
-    """A message is gone, whatever it is: what writes it ends first, what it waits for is superseded. ``known``: as it
-    is stored."""
+    """A message is gone, whatever it is: what writes it ends first, and what that has spawned, what it waits for is
+    superseded. ``known``: as it is stored."""
     events: list[Event] = []
     contents: dict[str, Content] = {target.version: ((), None)}
-    for run in session.state.active():
-        if run.message == target.version:
+    for run in _writers(session.state, target.version):
+        ends: list[Event] = []
+        if run.active:
             # Without closers: they would say again what is about to be erased.
-            events.append(StopRequested(at, by, run.id, DELETED))
-            events.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
+            ends.append(StopRequested(at, by, run.id, DELETED))
+            ends.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
+        more, spawned = with_spawned(session, run.id, Status.STOPPED, (ends, {}), at)
+        events += more
+        contents |= spawned
     events += superseded(session.state, target.version, by, at)
     untitled, title = _untitled(session, target, known, by, at)
     events += untitled
@@ -112,6 +114,11 @@ def superseded(state: SessionState, version: str, by: str, at: int) -> list[Even
         DecisionMade(at, by, each.id, each.run, each.message, each.message_id, "superseded", ())
         for each in state.waiting(version)
     ]
+
+
+def _writers(state: SessionState, version: str) -> list[RunRecord]:
+    """The runs that have written, or write, a message."""
+    return [run for run in state.runs.values() if run.message == version]
 
 
 def no_such_message() -> NotFound:
@@ -142,7 +149,7 @@ def _erasure(
         writers.add(above)
         above = state.messages[above].parent if state.messages[above].role == "user" else None
     near = [run.id for run in state.runs.values() if run.message in writers or run.parent == target.version]
-    runs = tuple(run.id for run in state.runs.values() if run.message == target.version)
+    runs = tuple(run.id for run in _writers(state, target.version))
     return Erasure(
         session=session.id,
         message=target.version,

@@ -298,7 +298,8 @@ class Journal:
         for live in session.live.values():
             if not live.pending or live.id in ended:
                 continue
-            appended = Appended(at, live.id, live.message, live.pending.take())
+            sent = live.pending.sent
+            appended = Appended(at, live.id, live.message, live.pending.take(), sent)
             try:
                 blob = native.encode(appended)
             except Exception as exc:

@@ -12,12 +12,14 @@ from typing import Any
 
 import orjson
 
+from strandline.core.checkpoints import Checkpoints
 from strandline.core.coalesce import Coalescer
 from strandline.core.erasing import Erasure, without
-from strandline.core.events import Appended, Event, MessageReset, RunStarted
+from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, frames_in
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
+from strandline.core.unfold import again
 from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
@@ -42,23 +44,36 @@ class Caller:
 
 class Pending(Coalescer):
     """What a run has produced and the journal has not committed yet. Agents that wait for room go on once ``release``
-    says that something was committed."""
+    says that something was committed. ``sent``: the number of the newest request of a remote agent in it."""
 
-    __slots__ = ("_waiters",)
+    __slots__ = ("_waiters", "sent")
 
     def __init__(self) -> None:
         super().__init__()
         self._waiters: list[asyncio.Future[None]] = []
+        self.sent: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.sent is not None or super().__bool__()
+
+    def take(self) -> tuple[Chunk, ...]:
+        """Everything, joined; what remains is empty."""
+        self.sent = None
+        return super().take()
 
     async def room(self, limit: int) -> None:
         """Wait until fewer than ``limit`` bytes wait for a commit."""
         while self.size >= limit:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            await self.released()
+
+    async def released(self) -> None:
+        """Wait for the next ``release``."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        await waiter
 
     def release(self) -> None:
-        """Wake the agents that wait for room."""
+        """Wake those who wait for a commit."""
         if not self._waiters:
             return
         waiters, self._waiters = self._waiters, []
@@ -74,22 +89,54 @@ def started(message_id: str) -> FoldState:
     return fold
 
 
-class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
+@dataclass(slots=True)
+class Claimed:
+    """Who writes a run from elsewhere, by its log: the newest producer and what its worker calls itself, every claim so
+    far with its producer, and the number of the newest request of this producer that is in the log."""
 
-    __slots__ = ("_epoch", "_place", "_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending")
+    producer: int
+    holder: str | None
+    claims: dict[str, int] = field(default_factory=dict)
+    sent: int = 0
+
+
+class LiveRun:
+    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``base`` is what its
+    message said before it, None where that was nothing; ``checkpoints`` those that it has passed; ``claimed``: None as
+    long as no remote agent has taken it."""
+
+    __slots__ = (
+        "_epoch",
+        "_place",
+        "_snapshots",
+        "_waiters",
+        "base",
+        "broken",
+        "caller",
+        "checkpoints",
+        "claimed",
+        "fold",
+        "id",
+        "message",
+        "over",
+        "pending",
+    )
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
         self.message = message
         self.fold = fold
+        self.base = fold.fork() if fold.entries or fold.metadata is not None else None
+        self.checkpoints = Checkpoints()
         self.caller = caller
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
         self.pending = Pending()
+        self.claimed: Claimed | None = None
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
+        self._waiters: list[asyncio.Future[None]] = []
 
     @property
     def position(self) -> Cursor:
@@ -110,6 +157,21 @@ class LiveRun:
         self._snapshots.clear()
         self.pending.take()
         self.pending.release()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def ended(self) -> None:
+        """Return when the run is over."""
+        if not self.over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    @property
+    def first(self) -> tuple[Chunk, ...]:
+        """The chunks that say ``base``: what a message that is started over says at once."""
+        return tuple(again(self.base)) if self.base is not None else ()
 
     def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
@@ -127,7 +189,16 @@ class LiveRun:
         if isinstance(event, Appended):
             for chunk in event.chunks:
                 self.fold.push(chunk)
-            self._place = (seq, len(event.chunks))
+            self._place = (seq, frames_in(event))
+            if event.sent is not None and self.claimed is not None:
+                self.claimed.sent = event.sent
+            return
+        self.checkpoints.take(seq, event)
+        if isinstance(event, RunClaimed):
+            claims = {} if self.claimed is None else self.claimed.claims
+            if event.claim is not None:
+                claims[event.claim] = event.producer
+            self.claimed = Claimed(event.producer, event.holder, claims)
         elif isinstance(event, RunStarted):
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):

@@ -22,7 +22,7 @@ def resume(session: LiveSession, user: str, key: str | None, now: float, keep: f
     for promise in session.owed:
         if key is not None and (promise.user, promise.key) == (user, key):
             return plan_named(session.state, promise.run)
-    newest = next(reversed(session.state.runs), None)
+    newest = next((run.id for run in reversed(session.state.runs.values()) if not run.spawned), None)
     promised = any((promise.user, promise.run, promise.key) == (user, newest, None) for promise in session.owed)
     plan = plan_fresh(session.state, newest if promised else None)
     if key is not None and isinstance(plan, Whole):

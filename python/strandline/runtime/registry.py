@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -45,7 +46,8 @@ class Place:
 
 
 class Registry:
-    """The sessions of one store. ``closed``: the server is going away, nothing more will come on any feed."""
+    """The sessions of one store. ``closed``: the server is going away, nothing more will come on any feed, and those
+    ``at_close`` were told. ``elsewhere``: whether the agent of this name runs in a process that outlives this one."""
 
     def __init__(self, store: Store, clock: Clock, settings: Settings, tally: Tally) -> None:
         self.store = store
@@ -59,6 +61,8 @@ class Registry:
         self._resting = Resting()
         self._readers = 0
         self.closed = False
+        self.at_close: list[Callable[[], None]] = []
+        self.elsewhere: Callable[[str], bool] = lambda agent: False
 
     def in_memory(self) -> list[LiveSession]:
         """Every session that is loaded."""
@@ -190,6 +194,8 @@ class Registry:
         self.closed = True
         for session in self.reachable():
             session.feed.close()
+        for told in self.at_close:
+            told()
 
     async def load_or_new(self, session_id: str, owner: str) -> LiveSession:
         """The session, or a new one that exists in memory only until something is committed to it."""

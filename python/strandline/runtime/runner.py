@@ -44,6 +44,7 @@ class Runner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._deadlines: dict[str, tuple[float, LiveSession, LiveRun]] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._elsewhere: set[str] = set()
         self._over = False
         self.sessions: Sessions
 
@@ -53,8 +54,15 @@ class Runner:
         """Start and cancel what the commit says."""
         self.sessions.keep(session)
         for run in change.runs.values():
+            if run.status is Status.RUNNING and run.id in self._tasks:
+                continue  # something else about it has changed
             if run.status is Status.RUNNING and self._over:
+                if self.sessions.elsewhere(run.agent):
+                    continue
                 # It was decided before the shutdown began, and published after it had ended.
+                if self.sessions.can_recover(run):
+                    self._leave(session.live[run.id])
+                    continue
                 self.sessions.enqueue_end(session, session.live[run.id], Ending(Status.LOST, "shutdown"), "server")
             elif run.status is Status.RUNNING:
                 self._launch(session, session.live[run.id], run)
@@ -104,27 +112,50 @@ class Runner:
         loop = asyncio.get_running_loop()
         began = loop.time()
         deadline = began + grace
-        running = len(self._tasks)
+        running = len(self._here())
         extra = {"action": "drain-begun", "runs": running, "grace": grace}
         logger.info("no new runs are taken; %d may go on for %g s", running, grace, extra=extra)
-        while await self._decided(deadline - loop.time()) and self._tasks:
+        while await self._decided(deadline - loop.time()) and (here := self._here()):
             # A task that has ended stays in the list until its end is published, which the next round waits for.
-            await asyncio.wait(set(self._tasks.values()), timeout=max(0.0, deadline - loop.time()))
+            await asyncio.wait(here, timeout=max(0.0, deadline - loop.time()))
         self._over = True
-        ends = [
-            self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
+        for run_id in self._elsewhere & self._tasks.keys():
+            self._tasks[run_id].cancel()  # it goes on where it is; the next start waits for its lease
+        active = [
+            (session, live)
             for session in self.sessions.in_memory()
             for live in list(session.live.values())
+            if live.id not in self._elsewhere
+        ]
+        left = [live for session, live in active if self.sessions.can_recover(session.state.runs[live.id])]
+        for live in left:
+            self._leave(live)
+        ends = [
+            self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
+            for session, live in active
+            if live not in left
         ]
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
         self.sessions.close()
         took = round(loop.time() - began, 3)
         logger.info(
-            "%d runs were still active after the grace",
-            len(ends),
-            extra={"action": "drain-ended", "runs": len(ends), "seconds": took},
+            "%d runs were still active after the grace; %d of them are left to the next process",
+            len(active),
+            len(left),
+            extra={"action": "drain-ended", "runs": len(active), "left": len(left), "seconds": took},
         )
+
+    def _here(self) -> set[asyncio.Task[None]]:
+        """The tasks of agents that end with this process."""
+        return {task for run_id, task in self._tasks.items() if run_id not in self._elsewhere}
+
+    def _leave(self, live: LiveRun) -> None:
+        """Let go of a run without ending it: the next process carries it on. Nothing more is taken from it here."""
+        live.end()
+        task = self._tasks.pop(live.id, None)
+        if task is not None:
+            task.cancel()
 
     async def _decided(self, seconds: float) -> bool:
         """Wait for what is being decided and committed; False when the time is over."""
@@ -164,6 +195,14 @@ class Runner:
 
     # ------------------------------------------------------------------ one run
 
+    def carry_on(self) -> None:
+        """After a start: wait for the agents that are still at work elsewhere, each for its lease."""
+        for session in self.sessions.in_memory():
+            for live in session.live.values():
+                run = session.state.runs[live.id]
+                if self.sessions.elsewhere(run.agent) and live.id not in self._tasks:
+                    self._launch(session, live, run)
+
     def _launch(self, session: LiveSession, live: LiveRun, run: RunRecord) -> None:
         self.sessions.tally.runs_started += 1
         aside(_log_start, run)
@@ -171,12 +210,15 @@ class Runner:
         name = f"run {run.id} of session {session.id}"
         task = asyncio.get_running_loop().create_task(self._run(session, live, run), name=name)
         self._tasks[run.id] = task
+        if self.sessions.elsewhere(run.agent):
+            self._elsewhere.add(run.id)
         self._keep(task)
 
     def _finished(self, session: LiveSession, run: RunRecord) -> None:
         self.sessions.tally.runs_ended[run.status.value] += 1
         aside(_log_end, run)
         self._deadlines.pop(run.id, None)
+        self._elsewhere.discard(run.id)
         task = self._tasks.pop(run.id, None)
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -190,8 +232,8 @@ class Runner:
         try:
             ending = await self._invoke(session, live, run)
         except asyncio.CancelledError:
-            if live.over or not self.sessions.journal.healthy:
-                # Stopped, superseded or lost: the end is recorded, this was the clean-up.
+            if live.over or not self.sessions.journal.healthy or (self._over and run.id in self._elsewhere):
+                # Stopped, superseded or lost: the end is recorded, this was the clean-up. Or not over at all.
                 return
             # Somebody cancelled the task itself (an agent's own cancel scope, for instance).
             ending = Ending(Status.FAILED, "cancelled", "The reply was cancelled.", after_pending=True)

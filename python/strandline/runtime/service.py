@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from typing import Literal
 
 from strandline.errors import NotStarted
 from strandline.runtime import collector
+from strandline.runtime.annotating import Kinds
 from strandline.runtime.clock import Clock
 from strandline.runtime.counters import Counters, Tally
 from strandline.runtime.janitor import Janitor
 from strandline.runtime.journal import Journal
 from strandline.runtime.metering import Metered
+from strandline.runtime.recovering import Recovery, no_recovery
 from strandline.runtime.runner import Ended, Invoke, Runner
 from strandline.runtime.session import Sessions
 from strandline.runtime.watchdog import Watchdog
@@ -33,6 +36,7 @@ class Service:
         self.clock = clock
         self.settings = settings
         self.tally = Tally()
+        self.kinds = Kinds()
         self._sessions: Sessions | None = None
         self._runner: Runner | None = None
         self._journal: Journal | None = None
@@ -82,8 +86,15 @@ class Service:
             pending_bytes=sum(live.pending.size for live in runs),
         )
 
-    async def start(self, invoke: Invoke, on_end: Ended) -> None:
-        """Open the store, end what an earlier process left unfinished, begin to serve."""
+    async def start(
+        self,
+        invoke: Invoke,
+        on_end: Ended,
+        elsewhere: Callable[[str], bool] = lambda agent: False,
+        recovery: Callable[[str], Recovery | None] = no_recovery,
+    ) -> None:
+        """Open the store, carry on or end what an earlier process left unfinished (see ``Registry.elsewhere`` and
+        ``Submissions.recovery``), begin to serve."""
         number = await self.store.open()
         if self.settings.collector == "calm":
             self._collector.enter_context(collector.calm())
@@ -94,23 +105,32 @@ class Service:
             self._runner.sessions = sessions = Sessions(
                 self.store, self._journal, self.clock, self.settings, self.tally
             )
+            sessions.elsewhere = elsewhere
+            sessions.recovery = recovery
+            sessions.kinds = self.kinds
             self._journal.start(number)
-            lost = await sessions.recover()
+            self._sessions = sessions  # for the agents that are called again
+            recovered = await sessions.recover()
+            self._runner.carry_on()
         except BaseException:
+            self._sessions = None
             if self._journal is not None:
                 await self._journal.stop()
             await self._close()
             raise
-        if lost:
-            self.tally.runs_recovered += lost
+        if recovered.lost or recovered.again:
+            self.tally.runs_recovered += recovered.lost
+            self.tally.runs_called_again += recovered.again
             logger.warning(
-                "%d runs of an earlier process ended as lost", lost, extra={"action": "recovered", "runs": lost}
+                "of the runs of an earlier process %d ended as lost and %d are carried on",
+                recovered.lost,
+                recovered.again,
+                extra={"action": "recovered", "runs": recovered.lost, "again": recovered.again},
             )
         janitor = Janitor(self.store, self._journal, self._runner, sessions, self.clock, self.settings)
         self._janitor = asyncio.get_running_loop().create_task(janitor.run(), name="strandline-janitor")
         self._watchdog = Watchdog()
         self._watchdog.start()
-        self._sessions = sessions
         logger.info("sessions are served", extra={"action": "started", "batch": number})
 
     async def purge(self) -> bool:

@@ -7,25 +7,29 @@ Knows nothing of HTTP: who may do what is passed in as a yes-or-no question that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from strandline.codecs import native
 from strandline.core import intake
 from strandline.core.chunks import has_lone_surrogate
-from strandline.core.events import MessageReset
+from strandline.core.events import Checkpointed, Chunk
+from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
-from strandline.errors import NotFound, Unprocessable
-from strandline.runtime import editing, managing, promises
+from strandline.errors import NotFound, RunOver, ShuttingDown, Unprocessable
+from strandline.runtime import annotating, editing, managing, promises, speaking
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
 from strandline.runtime.memory import stop_names
+from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
-from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run
+from strandline.runtime.spawning import spawn_events
+from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run, with_spawned
 from strandline.runtime.submitting import May, Submissions, no_such_session
 
 
@@ -33,8 +37,18 @@ class _Changed(Exception):
     """What a decision is about has changed since it was looked at."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What became of the runs that an earlier process left unfinished."""
+
+    lost: int
+    again: int
+
+
 class Sessions(Submissions):
     """The use cases. One per store."""
+
+    kinds: annotating.Kinds
 
     async def _decide_in(self, session_id: str, may: May, decide: Callable[[LiveSession], Decided]) -> Any:
         """Have something decided in a session that exists. ``may`` is asked inside the decision. Raises NotFound."""
@@ -128,14 +142,20 @@ class Sessions(Submissions):
                 return Decided((), lambda: None)
             if live.pending and ending.after_pending:
                 return None
-            events, contents = end_events(session, live, ending, by, self._clock.now())
+            at = self._clock.now()
+            ends = end_events(session, live, ending, by, at)
+            events, contents = with_spawned(session, live.id, ending.status, ends, at)
             return Decided(events, lambda: None, contents)
 
         return self.journal.enqueue(session, decide)
 
-    def reset(self, session: LiveSession, live: LiveRun, by: str, done: Callable[[], None]) -> asyncio.Future[None]:
-        """Start a run's message over (R15): a logged event; what it said before no longer counts. ``done`` is called in
-        the step that publishes it, whether or not anybody still waits."""
+    # ------------------------------------------------------------------ what a run does with its message as a whole
+
+    def reset(
+        self, session: LiveSession, live: LiveRun, by: str, chunks: tuple[Chunk, ...], done: Callable[[], None]
+    ) -> asyncio.Future[None]:
+        """Let a run's message say ``chunks`` and nothing else (R15): what it said before no longer counts. ``done`` is
+        called in the step that publishes it, whether or not anybody still waits."""
         message_id = session.state.runs[live.id].message_id
 
         def decide(session: LiveSession) -> Decided | None:
@@ -143,10 +163,68 @@ class Sessions(Submissions):
                 return Decided((), lambda: None)
             if live.pending:
                 return None
-            event = MessageReset(self._clock.now(), by, live.id, live.message, message_id)
-            return Decided((event,), done)
+            return Decided(reset_events(live, message_id, by, chunks, self._clock.now()), done)
 
         return self.journal.enqueue(session, decide)
+
+    def checkpoint(self, session: LiveSession, live: LiveRun, name: str | None) -> asyncio.Future[str]:
+        """Settle what a run has said; the answer is the cursor of that. Raises RunOver."""
+
+        def decide(session: LiveSession) -> Decided | None:
+            if live.over:
+                raise RunOver(f"The run {live.id} has ended.")
+            if live.pending:
+                return None
+            place = Cursor(session.state.record.epoch, session.state.last_seq + 1, 1)
+            return Decided((Checkpointed(self._clock.now(), live.id, live.message, name),), lambda: str(place))
+
+        return self.journal.enqueue(session, decide)
+
+    async def spawn(
+        self, session: LiveSession, live: LiveRun, agent: str, body: Mapping[str, Any], begun: Callable[[str], None]
+    ) -> LiveRun:
+        """Start another agent beside a run (PROTOCOL §17.6); ``begun`` is told its id before it is called. Raises
+        RunOver and TooMany."""
+        run_id, message = self._clock.mint("run"), self._clock.mint("msg")
+
+        def decide(session: LiveSession) -> Decided:
+            self.admit_run()
+            caller = replace(live.caller, body=body)
+            events = spawn_events(session, live, agent, run_id, message, self._clock.now())
+
+            def answer() -> LiveRun:
+                begun(run_id)
+                return session.live[run_id]
+
+            return Decided(events, answer, caller=caller)
+
+        spawned: LiveRun = await self.journal.decide(session, decide)
+        return spawned
+
+    async def stop_spawned(self, session: LiveSession, run_id: str, by: str) -> None:
+        """The run that has spawned it wants it to end."""
+        await self.journal.decide(
+            session, lambda session: stop_run(session, session.state.runs[run_id], by, "parent", self._clock.now())
+        )
+
+    # ------------------------------------------------------------------ what nobody asked for
+
+    async def speak(
+        self, session_id: str, agent: str, may: May, *, holder: str, claim: str, answers: str | None
+    ) -> tuple[LiveSession, str]:
+        """Start a run of a remote agent that was not asked (PROTOCOL §18.7): its session, and the run, which is claimed
+        already. The same ``claim`` again is the same run. Raises NotFound, Unprocessable, Conflict, TooMany."""
+
+        def decide(session: LiveSession) -> Decided:
+            known = session.state.keyed(claim)
+            if known is None and not self.accepting:
+                raise ShuttingDown("The server is shutting down; ask again in a moment.")
+            if known is None:
+                self.admit_run()
+            return speaking.speak(session, agent, holder, claim, answers, self._clock.now(), self._clock.mint)
+
+        run: tuple[LiveSession, str] = await self._decide_in(session_id, may, decide)
+        return run
 
     # ------------------------------------------------------------------ the session as a whole
 
@@ -245,6 +323,32 @@ class Sessions(Submissions):
             except _Changed:
                 continue
 
+    # ------------------------------------------------------------------ annotations
+
+    async def annotate(
+        self, session_id: str, message_id: str, said: tuple[Any, Any, Any], named: str | None, by: str, may: May
+    ) -> tuple[AnnotationRecord, Cursor]:
+        """Add an annotation (PROTOCOL §19.2): ``said`` is its kind, data and range. Returns it, and the offset after
+        it. Raises NotFound, Unprocessable, Conflict and TooMany."""
+        added = annotating.Added(named or self._clock.mint("note"), message_id, *self.kinds.read(*said))
+
+        def decide(session: LiveSession) -> Decided:
+            decided = annotating.add(session, added, by, self._clock.now(), self._settings.max_annotations)
+            return replace(decided, answer=lambda: (decided.answer(), session.feed.cursor(session.state.record.epoch)))
+
+        found: tuple[AnnotationRecord, Cursor] = await self._decide_in(session_id, may, decide)
+        return found
+
+    async def unannotate(self, session_id: str, annotation_id: str, by: str, may: May, manages: May) -> None:
+        """Take an annotation back (PROTOCOL §19.4). Raises NotFound and Forbidden."""
+        await self._decide_in(
+            session_id,
+            may,
+            lambda session: annotating.remove(
+                session, annotation_id, by, self._clock.now(), manages=manages(session.state.record)
+            ),
+        )
+
     # ------------------------------------------------------------------ history and import
 
     async def history(self, session: LiveSession, user: str) -> History:
@@ -285,23 +389,53 @@ class Sessions(Submissions):
 
     # ------------------------------------------------------------------ after a restart
 
-    async def recover(self) -> int:
-        """End every run that an earlier process left unfinished as ``lost``, with the words that it said."""
-        lost = await self.store.unfinished()
-        waiting = []
-        for run in lost:
+    async def recover(self) -> Recovered:
+        """Have the agents that can be recovered called again, for what an earlier process left unfinished; those that
+        live elsewhere go on; what else it left ends as ``lost``, with the words that it said."""
+        waiting: list[asyncio.Future[Any]] = []
+        lost: list[tuple[LiveSession, LiveRun]] = []
+        again: list[tuple[LiveSession, LiveRun, RunRecord]] = []
+        for run in await self.store.unfinished():
             session = await self.find(run.session)
             if session is None:
                 continue
-            live = await self._revive(session, run)
+            live = session.live[run.id] = await self._replayed(session, run, ALL_SEQS)
+            if run.status is Status.RUNNING and self.elsewhere(run.agent):
+                continue
+            if self.can_recover(run) and not live.broken:
+                again.append((session, live, run))
+            else:
+                lost.append((session, live))
+        # What was spawned first: it is as lost as the run beside which it was written.
+        for session, live in reversed(lost):
             waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
+        for session, live, run in again:
+            waiting.append(await self._call_again(session, live, run))
         await asyncio.gather(*waiting)
-        return len(lost)
+        return Recovered(len(lost), len(again))
 
-    async def _revive(self, session: LiveSession, run: RunRecord) -> LiveRun:
-        epoch = session.state.record.epoch
-        live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
-        session.live[run.id] = live
-        for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
+    def can_recover(self, run: RunRecord) -> bool:
+        """True when another process can carry on an unfinished run."""
+        may = run.status is Status.RUNNING and run.attempt < self._settings.max_attempts
+        return may and not run.spawned and self.recovery(run.agent) is not None
+
+    async def _call_again(self, session: LiveSession, live: LiveRun, run: RunRecord) -> asyncio.Future[Any]:
+        """Publishing that the run was recovered starts it (``Runner.published``)."""
+        settled: FoldState | None = None
+        if live.checkpoints.seq is not None:
+            settled = (await self._replayed(session, run, live.checkpoints.seq)).fold
+        recovery = self.recovery(run.agent)
+
+        def decide(session: LiveSession) -> Decided:
+            return Decided(recover_events(live, run, recovery, settled, self._clock.now()), lambda: None)
+
+        return self.journal.enqueue(session, decide)
+
+    async def _replayed(self, session: LiveSession, run: RunRecord, upto: int) -> LiveRun:
+        """A run as its events up to number ``upto`` leave it."""
+        place = Cursor(session.state.record.epoch, run.first_seq, 0)
+        caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
+        live = LiveRun(run.id, run.message, started(run.message_id), caller, place)
+        for seq, line in await self.store.events(session.id, run.first_seq, upto, run.id):
             live.replay(seq, native.decode(line))
         return live

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strandline.core.events import Event, StopRequested
@@ -11,6 +12,9 @@ from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.live import Decided, LiveRun, LiveSession
+
+PARENT_ENDED = "parent-ended"
+"""The reason of spawned runs that were stopped because the run that had spawned them ended."""
 
 DELETED = "deleted"
 """The reason of runs that were stopped because their session was deleted."""
@@ -26,7 +30,7 @@ def named_run(state: SessionState, run: str | None, message_id: str | None, key:
     keyed = state.keyed(key) if key is not None else None
     if keyed is not None or message_id is None:
         return keyed
-    found = state.find(message_id)
+    found = state.find(message_id) or state.beside(message_id)
     if found is None:
         return None
     if found.role == "user":
@@ -42,13 +46,28 @@ def stop_events(
     return [StopRequested(at, by, live.id, reason), *ended], contents
 
 
+def with_spawned(
+    session: LiveSession, run_id: str, status: Status, ends: tuple[Sequence[Event], Mapping[str, Content]], at: int
+) -> tuple[tuple[Event, ...], dict[str, Content]]:
+    """The end of a run, and in the same commit that of the runs that it has spawned: only one that came to its own end
+    leaves something behind that goes on."""
+    events, contents = [*ends[0]], {**ends[1]}
+    if status not in (Status.COMPLETED, Status.SUSPENDED):
+        for run in session.state.descendants(run_id):
+            more, content = stop_events(session, session.live[run.id], "server", PARENT_ENDED, at)
+            events += more
+            contents |= content
+    return tuple(events), contents
+
+
 def stop_run(session: LiveSession, run: RunRecord, by: str, reason: str, at: int) -> Decided:
     """End a run, or answer with the end that is recorded."""
     state = session.state
     if not run.active:
         return Decided((), lambda: end_of(state, run.id, stopped=False))
-    events, contents = stop_events(session, session.live[run.id], by, reason, at)
-    return Decided(tuple(events), lambda: end_of(state, run.id, stopped=True), contents)
+    live = session.live[run.id]
+    events, contents = with_spawned(session, run.id, Status.STOPPED, stop_events(session, live, by, reason, at), at)
+    return Decided(events, lambda: end_of(state, run.id, stopped=True), contents)
 
 
 def end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:

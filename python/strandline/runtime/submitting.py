@@ -20,8 +20,9 @@ from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveSession, SessionGone
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
+from strandline.runtime.recovering import Recovery, no_recovery
 from strandline.runtime.registry import Registry
-from strandline.runtime.stopping import stop_events
+from strandline.runtime.stopping import stop_events, with_spawned
 from strandline.settings import Settings
 from strandline.stores.port import Store
 
@@ -45,6 +46,8 @@ class Submissions(Registry):
         self.journal = journal
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
         self._starting: dict[str, LiveSession] = {}
+        self.recovery: Callable[[str], Recovery | None] = no_recovery
+        """How the agent of this name is recovered."""
         self.accepting = True
 
     def lost_track(self) -> None:
@@ -94,6 +97,17 @@ class Submissions(Registry):
                 self.tally.submits += 1
                 return session, session.state.runs[run_id]
 
+    def admit_run(self, session: LiveSession | None = None) -> None:
+        """Raise TooMany when there are as many runs as there may be, those of ``session`` not counted."""
+        changing = {*self._starting.values(), *([session] if session is not None else [])}
+        others = len(self._starting) + sum(len(each.live) for each in self._live.values() if each not in changing)
+        if others >= self._settings.max_active_runs:
+            raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
+
+    def kept(self, agent: str, caller: Caller) -> Mapping[str, Any] | None:
+        """What of a request has to be in the log: an agent that can be called by another process needs its body."""
+        return caller.body if caller.body and (self.elsewhere(agent) or self.recovery(agent) is not None) else None
+
     async def _fetch(self, session: LiveSession, version: str, known: dict[str, intake.Parts]) -> None:
         known[version] = ()
         for message in await self.store.messages(session.id, [version]):
@@ -136,15 +150,14 @@ class Submissions(Registry):
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
         # What is started just now ends whatever was active in its session.
-        changing = {session, *self._starting.values()}
-        others = len(self._starting) + sum(len(each.live) for each in self._live.values() if each not in changing)
-        if others >= self._settings.max_active_runs:
-            raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
+        self.admit_run(session)
         at = self._clock.now()
         events: list[Event] = []
         contents: dict[str, Content] = {}
-        for live in session.live.values():
-            more, content = stop_events(session, live, caller.by, "superseded", at)
+        for run in session.state.active():
+            live = session.live[run.id]
+            stopped = stop_events(session, live, caller.by, "superseded", at)
+            more, content = with_spawned(session, run.id, Status.STOPPED, stopped, at)
             events += more
             contents |= content
         parent = start.parent
@@ -157,7 +170,8 @@ class Submissions(Registry):
                 )
             )
         run_id, message = request.run or self._clock.mint("run"), self._clock.mint("msg")
-        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key))
+        body = self.kept(agent, caller)
+        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key, body=body))
         named = start.create.id if start.create is not None else None
         names = meant_by(request.key, named)
         reason = self._stops.find(caller.user, session.id, names, self._clock.monotonic())

@@ -81,7 +81,7 @@ class Thread:
             if due and due[-1] is ag_ui.RESYNC_FRAME:
                 return found, False
             self.position, self._skip = each.seq + 1, 0
-            if each.frames:
+            if due:
                 self.cursor = Cursor(self.cursor.epoch, each.seq, len(each.frames))
         return (found, True) if self.position > upto else ([*found, ag_ui.RESYNC_FRAME], False)
 
@@ -89,7 +89,9 @@ class Thread:
         """Whether a run has said this on a branch that was not shown when this reader came. Who goes there is told to
         load it. The end of a run that was left behind meanwhile is told: somebody may wait for it."""
         run_id = run_of(each.event)
-        return run_id is not None and (run_id in self._elsewhere or self._session.state.runs[run_id].spawned)
+        run = self._session.state.runs.get(run_id or "")
+        # Clients of this wire know one conversation: what is spawned would be a message of that.
+        return run is not None and (run.id in self._elsewhere or run.spawned)
 
     def _due(self, each: Told) -> tuple[bytes, ...]:
         if self._is_elsewhere(each):

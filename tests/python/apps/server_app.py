@@ -65,6 +65,36 @@ def threads() -> FastAPI:
     return chat.app()
 
 
+def recovering() -> FastAPI:
+    """Counts to as many as it is told and goes on, or begins again (``RECOVER``), after a crash. On its way it settles
+    what it has said, and now and then says all of it anew; somebody counts beside it."""
+    chat = made()
+
+    @chat.agent(recover=os.environ["RECOVER"])
+    async def reply(run: Run) -> None:
+        def upto(number: int) -> str:
+            return "".join(f"{each} " for each in range(1, number + 1))
+
+        async def beside(run: Run) -> None:
+            for number in range(1, 21):
+                await run.text(f"{number} ")
+                await run.progress("count", number)
+                await asyncio.sleep(0.01)
+
+        handle = await run.spawn(beside, name="beside")
+        said = "".join(part.get("text", "") for part in run.partial["parts"])
+        for number in range(len(said.split()) + 1, int(run.prompt()[-1]["content"]) + 1):
+            await run.text(f"{number} ")
+            if number % 7 == 0:
+                await run.checkpoint(f"at {number}")
+            if number % 25 == 0:
+                await run.replace(upto(number))
+            await asyncio.sleep(0.01)
+        await handle.result()
+
+    return chat.app()
+
+
 def gzip() -> Any:
     """Compression for everything that lets itself be compressed."""
     return GZipMiddleware(app(), minimum_size=1)

@@ -216,7 +216,7 @@ def session_of(owner: str) -> SessionRecord:
     return SessionRecord(id="s1", epoch="abcd", owner=owner, created_at=0, updated_at=0, last_seq=0)
 
 
-@pytest.mark.parametrize("action", Action)
+@pytest.mark.parametrize("action", set(Action) - {Action.AGENT})
 def test_a_session_belongs_to_its_creator(action: Action) -> None:
     ann = Identity("ann")
     assert owner_only(ann, session_of("ann"), action)
@@ -225,7 +225,25 @@ def test_a_session_belongs_to_its_creator(action: Action) -> None:
 
 
 def test_actions_are_what_the_routes_need() -> None:
-    assert [str(action) for action in Action] == ["read", "submit", "edit", "stop", "list", "manage", "delete"]
+    assert [str(action) for action in Action] == [
+        "read",
+        "submit",
+        "edit",
+        "stop",
+        "list",
+        "manage",
+        "delete",
+        "annotate",
+        "agent",
+    ]
+
+
+@pytest.mark.parametrize(("role", "may"), [("agent", True), ("agent:far", True), ("agents", False), ("user", False)])
+def test_only_workers_answer_in_sessions_and_they_do_nothing_else(role: str, may: bool) -> None:
+    worker = Identity("w", roles=frozenset({role}))
+    assert owner_only(worker, session_of("ann"), Action.AGENT) is may
+    assert not owner_only(Identity("ann"), session_of("ann"), Action.AGENT)
+    assert not any(owner_only(worker, session_of("ann"), action) for action in set(Action) - {Action.AGENT})
 
 
 # --- what auth= may be ----------------------------------------------------------------------------------------------

@@ -40,11 +40,12 @@ CREATE TABLE annotations (
     kind       TEXT NOT NULL,
     author     TEXT NOT NULL,
     created_at INTEGER NOT NULL,
+    name       TEXT,
     data       TEXT,
     range      TEXT,
     UNIQUE (session, id)
 );
-CREATE INDEX annotations_by_session ON annotations (session);
+CREATE INDEX annotations_by_session ON annotations (session, message);
 
 -- What messages that were deleted or replaced have said: void in the journal up to that batch. The log itself was
 -- rewritten. A row goes when the journal is trimmed beyond its number.

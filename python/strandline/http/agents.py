@@ -1,0 +1,230 @@
+"""The agent wire over HTTP (PROTOCOL §18): runs that are written by a process elsewhere, in any language."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from strandline.agents.catalog import Agents
+from strandline.agents.leases import Lease, Leases, Said, ending_of, leaving
+from strandline.agents.prompt import prompt
+from strandline.agents.relayed import shown
+from strandline.agents.run import ui_message
+from strandline.agents.workers import Worker
+from strandline.core.chunks import FINISH_REASONS, complaint
+from strandline.core.ids import check_id
+from strandline.core.records import RunRecord
+from strandline.errors import Conflict, Forbidden, NotFound, RunOver, Unprocessable
+from strandline.http.auth import Action, Identity, serves
+from strandline.http.intake import ODD
+from strandline.http.problems import problem_route, read_json
+from strandline.http.stream import Stream
+from strandline.runtime.ending import Ending
+from strandline.runtime.service import Service
+
+MAX_CHUNKS = 1000
+MAX_ERROR = 1000
+STATES = ("thinking", "streaming", "idle")
+_FRESH = {"Cache-Control": "no-store"}
+
+Allowed = Callable[[Identity, Any, Action], bool]
+Ask = Callable[[Lease, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+
+
+def router(
+    service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents, leases: Leases
+) -> APIRouter:
+    """The routes, without prefix."""
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
+    settings = service.settings
+    who = Depends(identify)
+
+    def known(name: str, identity: Identity) -> str:
+        """A remote agent that the caller is a worker of."""
+        if not serves(identity, check_id(name, "agent's name")):
+            raise Forbidden(f"You need the role `agent` or `agent:{name}` to answer as {name!r}.")
+        if not agents.elsewhere(name):
+            raise NotFound("There is no such remote agent: write chat.remote_agent(name).")
+        return name
+
+    async def recorded(run_id: str, identity: Identity) -> RunRecord:
+        """The run, if it is one that the caller may write."""
+        lease = leases.find(check_id(run_id, "run"))
+        record = lease.record if lease is not None else await service.sessions.store.run(run_id)
+        if record is not None and serves(identity, record.agent) and agents.elsewhere(record.agent):
+            session = lease.session if lease is not None else await service.sessions.find(record.session)
+            if session is not None and allows(identity, session.state.record, Action.AGENT):
+                return session.state.runs.get(run_id, record)
+        raise NotFound("There is no such run.")
+
+    async def answered(run_id: str, identity: Identity, body: Mapping[str, Any], ask: Ask, status: int) -> JSONResponse:
+        """Ask something of the lease of an active run; one that is over answers with its end."""
+        await recorded(run_id, identity)
+        lease = leases.find(run_id)
+        if lease is not None:
+            try:
+                answer = await ask(lease, body)
+            except RunOver:
+                pass
+            else:
+                return JSONResponse({**answer, "state": "running"}, status, headers=_FRESH)
+        record = await recorded(run_id, identity)
+        if record.active:
+            raise leaving()
+        if body.get("producer") not in (None, record.producer):
+            raise Conflict("A newer producer has written this run.", code="fenced")
+        return JSONResponse({"state": "over", **end_plain(record)}, headers=_FRESH)
+
+    @routes.get("")
+    async def listed(identity: Identity = who) -> JSONResponse:
+        shown_to = [agent for agent in agents if serves(identity, agent.name)]
+        if not shown_to:
+            raise Forbidden("You need the role `agent` to see how the agents are doing.")
+        live = [
+            session.state.runs[run.id].agent
+            for session in service.sessions.in_memory()
+            for run in session.live.values()
+            if run.id in session.state.runs
+        ]
+        return JSONResponse(
+            {
+                "agents": [
+                    {
+                        "name": agent.name,
+                        "kind": "remote" if agent.function is None else "local",
+                        "lease": agent.lease or None,
+                        "workers": leases.workers.connected(agent.name),
+                        "doing": Counter(lease.status for lease in leases.of(agent.name) if lease.status),
+                        "waiting": sum(lease.live.claimed is None for lease in leases.of(agent.name)),
+                        "active": live.count(agent.name),
+                        "seenAt": leases.workers.seen(agent.name),
+                    }
+                    for agent in shown_to
+                ]
+            },
+            headers=_FRESH,
+        )
+
+    @routes.get("/{name}/runs")
+    async def work(name: str, request: Request, identity: Identity = who) -> Response:
+        holder = request.query_params.get("holder")
+        worker = Worker(
+            known(name, identity),
+            check_id(holder, "holder") if holder is not None else None,
+            lambda record: allows(identity, record, Action.AGENT),
+        )
+        service.sessions  # noqa: B018 - raises NotStarted
+        return Stream(leases.workers.stream(worker), settings, {}, leases.workers.place(worker))
+
+    @routes.post("/{name}/runs")
+    async def begin(name: str, request: Request, identity: Identity = who) -> JSONResponse:
+        known(name, identity)
+        body = await read_json(request, settings.max_body)
+        holder, claim = _holder(body)
+        session, run_id = await service.sessions.speak(
+            check_id(body.get("session"), "session"),
+            name,
+            lambda record: allows(identity, record, Action.AGENT),
+            holder=holder,
+            claim=claim,
+            answers=check_id(body["answers"], "answers") if body.get("answers") is not None else None,
+        )
+        await leases.begun(session, run_id)
+        return await answered(run_id, identity, body, take, 201)
+
+    async def take(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Claim a run; what its agent is to know."""
+        claimed = await lease.claim(*_holder(body))
+        context = await service.sessions.context(lease.session, lease.record.parent)
+        return {
+            "producer": claimed.producer,
+            "sequence": claimed.sent,
+            "lease": lease.seconds,
+            "run": lease.record.id,
+            "session": lease.session.id,
+            "messageId": lease.record.message_id,
+            "user": lease.live.caller.user,
+            "body": lease.live.caller.body,
+            "messages": [ui_message(message) for message in context],
+            "prompt": prompt(context),
+            "partial": shown(lease.live.fold) if lease.live.fold.entries else None,
+        }
+
+    async def add(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        said = Said(_number(body, "producer"), _number(body, "sequence"), _said(body))
+        await lease.append(said)
+        return {"sequence": said.sequence}
+
+    async def beat(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        status = body.get("status")
+        if status not in (None, *STATES):
+            raise Unprocessable(f"`status` must be one of {', '.join(STATES)}.", code="invalid-request")
+        await lease.beat(_number(body, "producer"), status)
+        return {}
+
+    async def end(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        await lease.end(_number(body, "producer"), _number(body, "sequence", 0), _ending(body))
+        raise RunOver("It has ended.")
+
+    questions: dict[str, Ask] = {"claim": take, "append": add, "heartbeat": beat, "end": end}
+
+    @routes.post("/runs/{run_id}/{question}")
+    async def about(run_id: str, question: str, request: Request, identity: Identity = who) -> JSONResponse:
+        if question not in questions:
+            raise NotFound("There is no such route; see PROTOCOL.md §18.")
+        await recorded(run_id, identity)  # who may not write is not even told what is wrong with the body
+        body = await read_json(request, settings.max_body)
+        return await answered(run_id, identity, body, questions[question], 200)
+
+    @routes.api_route("", methods=["POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
+    @routes.api_route(
+        "/{path:anything}", methods=["GET", "POST", "PUT", "PATCH", "DELETE", *ODD], include_in_schema=False
+    )
+    async def nothing_here(path: str = "", identity: Identity = who) -> Response:
+        raise NotFound("There is no such route; see PROTOCOL.md §18.")
+
+    return routes
+
+
+def end_plain(record: RunRecord) -> dict[str, Any]:
+    """How a run has ended."""
+    return {"status": record.status.value, "reason": record.reason, "error": record.error}
+
+
+def _holder(body: Mapping[str, Any]) -> tuple[str, str]:
+    return check_id(body.get("holder"), "holder"), check_id(body.get("claim"), "claim")
+
+
+def _number(body: Mapping[str, Any], name: str, least: int = 1) -> int:
+    value = body.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**53:
+        raise Unprocessable(f"`{name}` must be a whole number from {least}.", code="invalid-request")
+    return value
+
+
+def _said(body: Mapping[str, Any]) -> str | list[Any]:
+    text, chunks = body.get("text"), body.get("chunks")
+    if isinstance(text, str) and chunks is None:
+        return text
+    if text is None and isinstance(chunks, list) and len(chunks) <= MAX_CHUNKS:
+        return chunks
+    raise Unprocessable(f"Send `text`, or at most {MAX_CHUNKS} `chunks`.", code="invalid-request")
+
+
+def _ending(body: Mapping[str, Any]) -> Ending:
+    status, error = body.get("status"), body.get("error")
+    reason, usage = body.get("finishReason"), body.get("usage")
+    if status not in ("completed", "failed"):
+        raise Unprocessable("`status` must be `completed` or `failed`.", code="invalid-request")
+    if error is not None and not (isinstance(error, str) and len(error) <= MAX_ERROR):
+        raise Unprocessable(f"`error` must be a text of at most {MAX_ERROR} characters.", code="invalid-request")
+    if reason is not None and reason not in FINISH_REASONS:
+        raise Unprocessable(f"`finishReason` must be one of {', '.join(FINISH_REASONS)}.", code="invalid-request")
+    if usage is not None and (not isinstance(usage, dict) or (wrong := complaint(usage)) is not None):
+        problem = "must be an object" if not isinstance(usage, dict) else wrong
+        raise Unprocessable(f"`usage` {problem}.", code="invalid-request")
+    return ending_of(status, error, reason, usage)
