@@ -155,6 +155,7 @@ export class FakeSession {
       })),
       runs: this.runs.map(({ chunks, ...run }) => run),
       readers: [],
+      annotations: {},
       spawned: this.runs
         .filter(({ spawned }) => spawned)
         .map(({ id: run, agent, messageId }) => {

@@ -165,6 +165,31 @@ describe("what is shown", () => {
     expect(other.getSnapshot().activeRuns).toEqual([]);
   });
 
+  test("has nothing beside, and no annotation, of a reply that was deleted", async () => {
+    const log = server.session();
+    const run = log.ask("u1", "hello");
+    const { session } = await opened();
+    const queued = { type: "run-queued", agent: "critic", spawned: true };
+    for (const [id, parent] of [
+      ["b1", run.messageId],
+      ["b2", "b1"],
+    ])
+      log.append({ ...queued, run: id, message: id, message_id: id, parent, parent_run: run.id });
+    const said = { annotation: "n1", message: run.messageId, message_id: run.messageId, kind: "reaction" };
+    log.append({ type: "annotated", ...said, summary: { count: 1 } });
+    log.end(run);
+    log.end(log.ask("u2", "more"));
+    await until(() => texts(session).length === 4);
+    expect(session.getSnapshot().spawned.length).toBe(2);
+    expect(server.count("EVENTS")).toBe(1);
+    expect(Object.keys(session.getSnapshot().annotations)).toEqual([run.messageId]);
+    log.append({ type: "message-deleted", message: run.messageId, message_id: run.messageId });
+    await until(() => texts(session).length === 3);
+    expect(session.getSnapshot().spawned).toEqual([]);
+    expect(session.getSnapshot().annotations).toEqual({});
+    expect(server.count("EVENTS")).toBe(1);
+  });
+
   test("is progress alone, when that is asked for", async () => {
     const log = server.session();
     log.end(log.ask("u1", "hello"));
@@ -183,7 +208,7 @@ describe("what is shown", () => {
       chunks: [{ ...chunk, data: { ...value, done: 2 } }],
     });
     const shown = () => session.getSnapshot().messages.find(({ id }) => id === "m")?.parts;
-    await until(() => shown()?.some(({ data }) => (data as typeof value).done === 2));
+    await until(() => shown()?.some(({ data }) => (data as typeof value).done === 2) === true);
     expect(shown()?.length).toBe(1);
     expect(server.count("EVENTS")).toBe(1);
   });

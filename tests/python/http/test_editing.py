@@ -279,6 +279,20 @@ async def test_a_title_goes_with_the_message_that_gave_it(rig: Rig) -> None:
     assert SECRET.encode() not in await everywhere(rig)
 
 
+async def test_annotations_go_with_their_message(rig: Rig) -> None:
+    await answered(rig, "one", "u1", "first")
+    one = {"message": "u1", "type": "reaction", "data": {"name": "secret-thumb"}}
+    assert (await rig.ask("POST", f"{C}/annotations", one)).status == 201
+    assert b"secret-thumb" in await everywhere(rig)
+    assert (await delete(rig, "u1")).status == 204
+    assert b"secret-thumb" not in await everywhere(rig)
+    assert (await rig.ask("GET", f"{C}/annotations?message=u1")).status == 404
+    assert (await rig.ask("POST", f"{C}/annotations", one)).status in (404, 422)
+    for _ in range(2):
+        assert (await rig.ask("GET", C)).json["annotations"] == {}
+        await rig.go_cold()
+
+
 async def test_what_a_deleted_message_waits_for_is_superseded(rig: Rig) -> None:
     await answered(rig, "one", "u1", "first")
     reply = (await rig.history("c"))["messages"][-1]["id"]
