@@ -11,7 +11,8 @@
     ├── Forbidden                      403
     ├── NotFound                       404 unknown, or somebody else's: they look alike
     ├── Conflict                       409 the store has decided otherwise
-    │   └── ContinuationUnsupported    409
+    │   ├── ContinuationUnsupported    409
+    │   └── Busy                       409 a reply is being written, and the policy is to refuse
     ├── TooMany                        429 a limit was reached
     ├── Unavailable                    503 try again
     │   ├── ShuttingDown
@@ -30,6 +31,10 @@ Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 
 class StrandlineError(Exception):
     """Base class. Raise a subclass; the message is shown to the caller."""
@@ -37,6 +42,8 @@ class StrandlineError(Exception):
     code: str = "internal"
     status: int = 500
     title: str = "Something went wrong in the server"
+    more: Mapping[str, Any] = MappingProxyType({})
+    """Further fields of the problem document."""
 
     def __init__(self, detail: str, *, code: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -104,6 +111,17 @@ class ContinuationUnsupported(Conflict):
     """A continuation (tool output, approval) was recognised, but is not supported yet."""
 
     code, title = "continuation-unsupported", "Continuing a reply is not supported yet"
+
+
+class Busy(Conflict):
+    """A reply is being written and the message may not interrupt it, wait or be told to it. ``run`` is that reply's, as
+    history answers tell it."""
+
+    code, title = "busy", "A reply is being written"
+
+    def __init__(self, detail: str, run: Mapping[str, Any]) -> None:
+        super().__init__(detail)
+        self.more = {"activeRun": run}
 
 
 class TooMany(StrandlineError):

@@ -11,14 +11,15 @@ from typing import Any
 import orjson
 
 from strandline.agents.prompt import prompt
-from strandline.agents.writing import Writer, aclose
+from strandline.agents.steering import Steered
+from strandline.agents.writing import aclose
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.records import MessageRecord
 from strandline.errors import ChunkRefused
 from strandline.runtime.live import Caller
 
 
-class Run(Writer):
+class Run(Steered):
     """One execution of an agent. All methods that add content are coroutines; they wait when the store is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended (it was

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
-from strandline.codecs.sse import OPENING
+from strandline.codecs.sse import DONE, OPENING
 from strandline.core.ids import check_id
 from strandline.core.replay import (
     NOTHING,
@@ -29,9 +29,17 @@ from strandline.http.intake import ODD, caller_of, chat_request
 from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import active_plain, run_plain
 from strandline.http.stopping import stop_answer
-from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
-from strandline.http.wire import KEY_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
-from strandline.runtime.live import LiveSession
+from strandline.http.stream import Stream, client_of, cursor_of, once, place_for, query_id, reader_name, reader_of
+from strandline.http.wire import (
+    KEY_HEADER,
+    MESSAGE_HEADER,
+    REPLAY_FULL,
+    REPLAY_HEADER,
+    REPLAY_TAIL,
+    RUN_HEADER,
+    SUBMIT_HEADER,
+)
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
@@ -84,7 +92,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
         reader_name(request)
-        chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER))
+        chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
         found = await service.sessions.find(chat_id)
         if found is None or allows(identity, found.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.
@@ -97,6 +105,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agent_name(),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
+        if isinstance(run, Receipt):
+            told = ai_sdk.told_frame({"run": run.run, "messageId": run.message_id})
+            return Stream(once(OPENING + told + DONE), settings, ai_sdk.HEADERS)
         # A run that this request has started is shown to it, also where another reader has been quicker.
         counted = session is found and run.first_seq <= before
         return stream(request, identity, session, Whole(run.id), counted=counted)
@@ -135,7 +146,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 resumes["resync"] += 1
                 if plan.run is not None:
                     service.sessions.owe(session, identity.user, plan.run)
-                return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
+                return Stream(once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
             plan = Whole(plan.run) if plan.run is not None else NOTHING
         if plan is NOTHING:
             resumes["none"] += 1
@@ -177,7 +188,3 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
     return routes
-
-
-async def _once(data: bytes) -> AsyncGenerator[bytes]:
-    yield data

@@ -25,6 +25,7 @@ from strandline.http.wire import (
     READER_HEADER,
     REPLAY_HEADER,
     RUN_HEADER,
+    SUBMIT_HEADER,
 )
 
 METHODS = ("GET", "POST", "PATCH", "DELETE")
@@ -37,6 +38,7 @@ REQUEST_HEADERS = (
     DEVICE_HEADER,
     READER_HEADER,
     PREFER_HEADER,
+    SUBMIT_HEADER,
     "X-Run-Id",
 )
 EXPOSED_HEADERS = (

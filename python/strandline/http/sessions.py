@@ -1,4 +1,4 @@
-"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, messages, send, stop."""
+"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, read, send, steer, stop."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.run import ui_message
 from strandline.core.ids import check_id
+from strandline.core.intake import SUBMIT
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
 from strandline.http.problems import problem_route, read_json
+from strandline.http.steering import steered
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
-from strandline.http.wire import KEY_HEADER
+from strandline.http.wire import KEY_HEADER, SUBMIT_HEADER
 from strandline.runtime.history import page
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.service import Service
 from strandline.stores.port import Place
 
@@ -57,7 +59,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return JSONResponse(
             {
                 "sessions": [
-                    session_plain(record, loaded[record.id].state.active() if record.id in loaded else [])
+                    session_plain(record, loaded[record.id].state.current() if record.id in loaded else None)
                     for record in shown
                     if allows(identity, record, Action.READ)
                 ],
@@ -105,7 +107,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def send(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(session_id, "id")
         body = await read_json(request, settings.max_body)
-        asked, along = session_request(body, request.headers.get(KEY_HEADER))
+        asked, along = session_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
         session, run = await service.sessions.submit(
             session_id,
             asked,
@@ -113,8 +115,27 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agent_name(),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
+        if isinstance(run, Receipt):
+            return JSONResponse(steered(session, run), status_code=202)
         queued = Cursor(session.state.record.epoch, run.first_seq, 1)
         return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+
+    @routes.post("/{session_id:anything}/steer")
+    async def steer(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        check_id(session_id, "id")
+        body = await read_json(request, settings.max_body)
+        asked, along = session_request({**body, "trigger": SUBMIT}, request.headers.get(KEY_HEADER))
+        if asked.last is None or asked.last.role != "user":
+            raise Unprocessable("`message` must be a user message.", code="invalid-message")
+        session, receipt = await service.sessions.steer(
+            session_id,
+            asked.last,
+            check_id(body["run"], "run") if body.get("run") is not None else None,
+            caller_of(identity, along),
+            lambda record: allows(identity, record, Action.SUBMIT),
+            asked.key,
+        )
+        return JSONResponse(steered(session, receipt), status_code=202)
 
     @routes.post("/{session_id:anything}/stop")
     async def stop(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -144,7 +165,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     return routes
 
 
-def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:
+def session_plain(record: SessionRecord, active: RunRecord | None) -> dict[str, Any]:
     """A session as lists and snapshots show it (PROTOCOL §8.1)."""
     return {
         "id": record.id,
@@ -152,7 +173,8 @@ def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, A
         "archived": record.archived,
         "createdAt": record.created_at,
         "updatedAt": record.updated_at,
-        "activeRun": active[-1].id if active else None,
+        "activeRun": active.id if active is not None else None,
+        "submit": record.submit,
     }
 
 
@@ -176,7 +198,7 @@ def _whole_path(session_id: str) -> str:
 
 def _one(session: LiveSession, status: int = 200) -> JSONResponse:
     return JSONResponse(
-        {"session": session_plain(session.state.record, session.state.active())}, status_code=status, headers=_FRESH
+        {"session": session_plain(session.state.record, session.state.current())}, status_code=status, headers=_FRESH
     )
 
 

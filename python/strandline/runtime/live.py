@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from strandline.core.chunks import STEERING
 from strandline.core.coalesce import Coalescer
-from strandline.core.events import Appended, Event, MessageReset, RunStarted
+from strandline.core.events import Appended, Event, MessageReset, RunStarted, Steered
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
@@ -18,6 +19,10 @@ from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
 logger = logging.getLogger("strandline.session")
+
+
+MAX_RECEIPTS = 256
+"""Messages per session that are known to have been told to an agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,40 @@ class Caller:
     def by(self) -> str:
         """How events name this caller."""
         return f"user:{self.user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What somebody told a running agent: a user message that has not become one. ``by`` is who, as events name it;
+    ``caller`` the same as the agent knows it, None after a restart."""
+
+    id: str
+    parts: tuple[Mapping[str, Any], ...]
+    by: str
+    at: int
+    metadata: Any = None
+    caller: Caller | None = None
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "\n\n".join(str(part["text"]) for part in self.parts if part.get("type") == "text")
+
+    @property
+    def device(self) -> str | None:
+        """The device that it came from, if that is known."""
+        return self.caller.device if self.caller is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That an agent was told a message: the run, the number of the event, and how to know the request again."""
+
+    run: str
+    message_id: str
+    parts: tuple[Mapping[str, Any], ...]
+    seq: int
+    key: str | None = None
 
 
 class Pending(Coalescer):
@@ -71,9 +110,23 @@ def started(message_id: str) -> FoldState:
 
 
 class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
+    """An active run: what it has published (``fold``, up to ``position``), what it has pending, and the ``notes`` that
+    its agent was told and has not taken, by id, as far as the log says."""
 
-    __slots__ = ("_epoch", "_place", "_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending")
+    __slots__ = (
+        "_epoch",
+        "_listening",
+        "_place",
+        "_snapshots",
+        "broken",
+        "caller",
+        "fold",
+        "id",
+        "message",
+        "notes",
+        "over",
+        "pending",
+    )
 
     def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
         self.id = run_id
@@ -83,6 +136,8 @@ class LiveRun:
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
         self.pending = Pending()
+        self.notes: dict[str, Note] = {}
+        self._listening: list[asyncio.Future[None]] = []
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
@@ -106,6 +161,20 @@ class LiveRun:
         self._snapshots.clear()
         self.pending.take()
         self.pending.release()
+        self._wake()
+
+    async def told(self) -> None:
+        """Wait until there is another note, or the run is over."""
+        if not self.over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._listening.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        listening, self._listening = self._listening, []
+        for waiter in listening:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
@@ -124,6 +193,13 @@ class LiveRun:
             for chunk in event.chunks:
                 self.fold.push(chunk)
             self._place = (seq, len(event.chunks))
+            if self.notes:
+                for chunk in event.chunks:
+                    if chunk["type"] == STEERING:
+                        self.notes.pop(chunk["id"], None)
+        elif isinstance(event, Steered):
+            self.notes[event.message_id] = Note(event.message_id, event.parts, event.by, event.at, event.metadata)
+            self._wake()
         elif isinstance(event, RunStarted):
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
@@ -188,6 +264,7 @@ class LiveSession:
         "oldest_at",
         "owed",
         "readers",
+        "receipts",
         "segmented",
         "state",
         "stored",
@@ -204,6 +281,7 @@ class LiveSession:
         self.oldest_at: float | None = None
         self.readers = Readers(self.feed)
         self.owed: list[Promise] = []
+        self.receipts: dict[str, Receipt] = {}
         self.touched = at
 
     @property
@@ -220,6 +298,12 @@ class LiveSession:
             and not self.owed
             and self.segmented == self.feed.last_seq
         )
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Know this message again. The oldest receipt is forgotten when there are too many."""
+        self.receipts[receipt.message_id] = receipt
+        if len(self.receipts) > MAX_RECEIPTS:
+            del self.receipts[next(iter(self.receipts))]
 
     def unsegmented(self) -> list[Row]:
         """The events that are not in a log segment yet."""

@@ -60,6 +60,7 @@ class Runner:
                 self._launch(session, session.live[run.id], run)
             elif not run.active:
                 self._finished(session, run)
+        self.sessions.advance(session)
 
     def deleted(self, session: LiveSession) -> None:
         """Nothing of it is left."""
@@ -70,7 +71,7 @@ class Runner:
         self.sessions.lost_track()
         for session in self.sessions.reachable():
             session.feed.fail("store-unavailable")
-            for live in list(session.live.values()):
+            for live in _running(session):
                 task = self._tasks.pop(live.id, None)
                 if task is not None:
                     task.cancel()
@@ -82,6 +83,7 @@ class Runner:
         """Commits succeed again: readers may come back."""
         for session in self.sessions.reachable():
             session.feed.fail(None)
+            self.sessions.advance(session)
 
     def unwritable(self, session: LiveSession, live: LiveRun) -> None:
         """The run has said something that cannot be written down: it cannot go on."""
@@ -99,7 +101,8 @@ class Runner:
                 self.sessions.enqueue_end(session, live, ending, "server")
 
     async def drain(self, grace: float) -> None:
-        """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
+        """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost. What is
+        queued is left to the next process."""
         self.sessions.accepting = False
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -114,7 +117,7 @@ class Runner:
         ends = [
             self.sessions.end(session, live, Ending(Status.LOST, "shutdown"), "server")
             for session in self.sessions.in_memory()
-            for live in list(session.live.values())
+            for live in _running(session)
         ]
         await self._ended_in_time([asyncio.ensure_future(end) for end in ends])
         await self._settle()
@@ -222,6 +225,12 @@ class Runner:
                 run.id,
                 extra={"action": "on-end-not-called", "session": session.id, "run": run.id},
             )
+
+
+def _running(session: LiveSession) -> list[LiveRun]:
+    """The runs whose agents were called."""
+    runs = session.state.runs
+    return [live for live in session.live.values() if runs[live.id].status is Status.RUNNING]
 
 
 def _log_start(run: RunRecord) -> None:

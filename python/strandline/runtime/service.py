@@ -111,6 +111,7 @@ class Service:
         self._watchdog = Watchdog()
         self._watchdog.start()
         self._sessions = sessions
+        sessions.begin()
         logger.info("sessions are served", extra={"action": "started", "batch": number})
 
     def drain(self) -> asyncio.Task[None]:

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from strandline.codecs import native
 from strandline.core import intake
 from strandline.core.chunks import has_lone_surrogate
-from strandline.core.events import MessageReset
+from strandline.core.events import MessageReset, Steered
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
-from strandline.errors import NotFound, Unprocessable
+from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.runtime import managing, promises
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Receipt, SessionGone, started
 from strandline.runtime.memory import stop_names
 from strandline.runtime.registry import ALL_SEQS
-from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run
+from strandline.runtime.steering import answered, tell, told_already
+from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_all, stop_run, unnamed_run
 from strandline.runtime.submitting import May, Submissions, no_such_session
 
 
@@ -60,21 +62,27 @@ class Sessions(Submissions):
         message_id: str | None,
         key: str | None,
         reason: str,
+        agent: str | None = None,
+        every: bool = False,
     ) -> dict[str, Any]:
-        """End a run (PROTOCOL §6.4); the answer is the body of the response."""
+        """End a run, those of an agent, or every one (PROTOCOL §6.4); the answer is the body of the response."""
         self.tally.stops += 1
         began = self._clock.monotonic()
         names = (run, message_id, key)
         session = await self.find(session_id)
         if session is None or not may(session.state.record):
             return self._remember(session_id, caller, *names, reason)
+
+        def decide(session: LiveSession) -> Decided:
+            if every or agent is not None:
+                return stop_all(session, agent, caller.by, reason, self._clock.now(), self._clock.mint)
+            return self._stop(session, caller, *names, reason)
+
         try:
-            answer: dict[str, Any] = await self.journal.decide(
-                session, lambda session: self._stop(session, caller, *names, reason)
-            )
+            answer: dict[str, Any] = await self.journal.decide(session, decide)
         except SessionGone:
             return self._remember(session_id, caller, *names, reason)
-        if answer["stopped"]:
+        if answer.get("stopped") or answer.get("runs"):
             self.tally.stop_seconds.add(self._clock.monotonic() - began)
         return answer
 
@@ -88,14 +96,13 @@ class Sessions(Submissions):
         reason: str,
     ) -> Decided:
         if run_id is None and message_id is None and key is None:
-            active = session.state.active()
-            if not active:
+            run = unnamed_run(session.state)
+            if run is None:
                 return Decided((), lambda: IDLE)
-            run: RunRecord | None = active[-1]
         else:
             run = named_run(session.state, run_id, message_id, key)
         if run is not None:
-            return stop_run(session, run, caller.by, reason, self._clock.now())
+            return stop_run(session, run, caller.by, reason, self._clock.now(), self._clock.mint)
         answer = self._remember(session.id, caller, run_id, message_id, key, reason)
         return Decided((), lambda: answer)
 
@@ -124,10 +131,39 @@ class Sessions(Submissions):
                 return Decided((), lambda: None)
             if live.pending and ending.after_pending:
                 return None
-            events, contents = end_events(session, live, ending, by, self._clock.now())
-            return Decided(events, lambda: None, contents)
+            at = self._clock.now()
+            events, contents = end_events(session, live, ending, by, at)
+            left = answered(session, live, ending.status, at, self._clock.mint)
+            return Decided((*events, *left.events), lambda: None, contents, left.caller)
 
         return self.journal.enqueue(session, decide)
+
+    # ------------------------------------------------------------------ steering
+
+    async def steer(
+        self, session_id: str, message: intake.Incoming, run_id: str | None, caller: Caller, may: May, key: str | None
+    ) -> tuple[LiveSession, Receipt]:
+        """Tell a running agent something (PROTOCOL §14.3): the named run, else the newest that is running."""
+
+        def decide(session: LiveSession) -> Decided:
+            state = session.state
+            receipt = told_already(session, message.id, message.parts)
+            if receipt is not None:
+                return Decided((), lambda: (session, receipt))
+            if state.find(message.id) is not None:
+                raise Conflict(
+                    f"A message with the id {message.id!r} is already part of this session.", code="message-exists"
+                )
+            if run_id is not None and run_id not in state.runs:
+                raise NotFound("There is no such session or run.")
+            run = state.running() if run_id is None else state.runs[run_id]
+            if run is None or run.status is not Status.RUNNING:
+                raise Conflict("No agent is running that could be told; send a message instead.", code="not-running")
+            told = tell(session, run, message, caller, key, self._clock.now(), self._settings.chunk_limit)
+            return replace(told, answer=lambda: (session, told.answer()))
+
+        found: tuple[LiveSession, Receipt] = await self._decide_in(session_id, may, decide)
+        return found
 
     def reset(self, session: LiveSession, live: LiveRun, by: str, done: Callable[[], None]) -> asyncio.Future[None]:
         """Start a run's message over (R15): a logged event; what it said before no longer counts. ``done`` is called in
@@ -176,8 +212,9 @@ class Sessions(Submissions):
 
     async def history(self, session: LiveSession, user: str) -> History:
         """The finished messages of the active path, and what is being written (PROTOCOL §6.6), from one snapshot."""
-        for run in session.state.active()[-1:]:
-            self.owe(session, user, run.id)
+        current = session.state.current()
+        if current is not None:
+            self.owe(session, user, current.id)
         return await history(session, self.store)
 
     def resume(self, session: LiveSession, user: str, key: str | None) -> Plan:
@@ -189,9 +226,11 @@ class Sessions(Submissions):
         promises.owe(session, user, run, None, self._clock.monotonic() + self._settings.owed_for)
 
     async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
-        """The path that ends at ``parent``, with content: what an agent is shown."""
-        versions = [message.version for message in session.state.path(parent)] if parent is not None else []
-        return await self.store.messages(session.id, versions)
+        """The path that ends at ``parent``, with content: what an agent is shown. What others are writing just now is
+        left out: it is not said yet."""
+        writing = {run.message for run in session.state.active()}
+        path = session.state.path(parent) if parent is not None else []
+        return await self.store.messages(session.id, [each.version for each in path if each.version not in writing])
 
     async def import_messages(
         self, session_id: str, owner: str, messages: Sequence[intake.Incoming], title: str | None
@@ -212,22 +251,28 @@ class Sessions(Submissions):
     # ------------------------------------------------------------------ after a restart
 
     async def recover(self) -> int:
-        """End every run that an earlier process left unfinished as ``lost``, with the words that it said."""
-        lost = await self.store.unfinished()
+        """End every run that an earlier process left unfinished as ``lost``, with the words that it said. Those that
+        had not begun keep their place in the queue until ``begin``."""
         waiting = []
-        for run in lost:
+        for run in await self.store.unfinished():
             session = await self.find(run.session)
             if session is None:
                 continue
             live = await self._revive(session, run)
-            waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
+            if run.status is not Status.QUEUED:
+                waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
         await asyncio.gather(*waiting)
-        return len(lost)
+        return len(waiting)
 
     async def _revive(self, session: LiveSession, run: RunRecord) -> LiveRun:
         epoch = session.state.record.epoch
-        live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
+        # Who asked, as far as it is known: with what authority was for the process that it was shown to.
+        caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
+        live = LiveRun(run.id, run.message, started(run.message_id), caller, Cursor(epoch, run.first_seq, 0))
         session.live[run.id] = live
         for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
-            live.replay(seq, native.decode(line))
+            event = native.decode(line)
+            live.replay(seq, event)
+            if isinstance(event, Steered):
+                session.keep_receipt(Receipt(event.run, event.message_id, event.parts, seq))
         return live

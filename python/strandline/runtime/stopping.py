@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from strandline.core.events import Event, StopRequested
@@ -11,6 +12,7 @@ from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.live import Decided, LiveRun, LiveSession
+from strandline.runtime.steering import left_over
 
 DELETED = "deleted"
 """The reason of runs that were stopped because their session was deleted."""
@@ -34,6 +36,22 @@ def named_run(state: SessionState, run: str | None, message_id: str | None, key:
     return state.runs[found.run] if found.run is not None else None
 
 
+def stops(
+    session: LiveSession, runs: Iterable[RunRecord], by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> tuple[list[Event], dict[str, Content], str | None]:
+    """The stops of active runs, and what their agents were told and never took; the content of their messages; and the
+    version that the active path ends at afterwards."""
+    ended = [session.live[run.id] for run in runs]
+    events: list[Event] = []
+    contents: dict[str, Content] = {}
+    for live in ended:
+        more, content = stop_events(session, live, by, reason, at)
+        events += more
+        contents |= content
+    left = left_over(session, ended, at, mint)
+    return [*events, *left.events], contents, left.leaf
+
+
 def stop_events(
     session: LiveSession, live: LiveRun, by: str, reason: str, at: int
 ) -> tuple[list[Event], dict[str, Content]]:
@@ -42,13 +60,30 @@ def stop_events(
     return [StopRequested(at, by, live.id, reason), *ended], contents
 
 
-def stop_run(session: LiveSession, run: RunRecord, by: str, reason: str, at: int) -> Decided:
+def stop_run(
+    session: LiveSession, run: RunRecord, by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> Decided:
     """End a run, or answer with the end that is recorded."""
     state = session.state
     if not run.active:
         return Decided((), lambda: end_of(state, run.id, stopped=False))
-    events, contents = stop_events(session, session.live[run.id], by, reason, at)
+    events, contents, _ = stops(session, (run,), by, reason, at, mint)
     return Decided(tuple(events), lambda: end_of(state, run.id, stopped=True), contents)
+
+
+def stop_all(
+    session: LiveSession, agent: str | None, by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> Decided:
+    """End every active run, or every one of ``agent``: those that are queued and those that were spawned included."""
+    state = session.state
+    runs = [run for run in state.active() if agent in (None, run.agent)]
+    events, contents, _ = stops(session, runs, by, reason, at, mint)
+    return Decided(tuple(events), lambda: {"runs": [end_of(state, run.id, stopped=True) for run in runs]}, contents)
+
+
+def unnamed_run(state: SessionState) -> RunRecord | None:
+    """The run that a stop without name means: the newest that is running, else the next one that would be."""
+    return state.running() or state.current() or next(reversed(state.active()), None)
 
 
 def end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:
