@@ -9,7 +9,7 @@ export {
   StrandlineProtocolError,
   StrandlineResyncError,
 } from "./errors.js";
-export { VERSION } from "./protocol.js";
+export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
   MessagePart,
   NewMessage,
@@ -20,10 +20,13 @@ export type {
   SessionEvent,
   SessionInfo,
   SessionMessage,
+  SessionNote,
   SessionReader,
   SessionRun,
   SessionStatus,
   SessionView,
+  SteerOptions,
+  StopManyOptions,
   StopOptions,
   StopResult,
 } from "./session.js";

@@ -42,6 +42,8 @@ export interface Thread {
   sending(runId: string, messages: readonly ChatMessage[]): void;
   /** The server has it. */
   accepted(runId: string, messageId: string): void;
+  /** An agent that is running was told the message: there will be no such run. */
+  told(runId: string): void;
   /** It was not taken: there will be no such run. */
   refused(runId: string): void;
   /** The chat does not wait any more. What the run says from now on is not shown before it has ended. */
@@ -186,6 +188,11 @@ export function createThread(options: ThreadOptions): Thread {
       }, OVERDUE_MS);
       if (absences > 0) conversation.later(0);
       feed.poke();
+    },
+    told(runId) {
+      for (const [id, each] of unsent) if (each.runId === runId) unsent.delete(id);
+      if (waiting === runId) conclude(runId);
+      if (own === runId) own = undefined;
     },
     refused(runId) {
       if (waiting === runId) waiting = undefined;

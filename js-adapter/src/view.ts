@@ -1,6 +1,7 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
 import { StrandlineResyncError } from "./errors.js";
-import type { SessionMessage } from "./fold.js";
+import type { MessagePart, SessionMessage } from "./fold.js";
+import { STEERING, type SubmitPolicy } from "./protocol.js";
 import { createReply, type Reply } from "./reply.js";
 import type { Chunk } from "./sse.js";
 
@@ -11,8 +12,21 @@ export interface SessionInfo {
   readonly archived: boolean;
   readonly createdAt: number;
   readonly updatedAt: number;
-  /** Id of the newest run that has not ended. */
+  /** Id of the first run of the conversation that has not ended: the reply that is being written. */
   readonly activeRun: string | null;
+  /** What becomes of messages that come meanwhile, where they do not say. Null: what the server does by default. */
+  readonly submit: SubmitPolicy | null;
+}
+
+/** What a running agent was told and has not taken. When the run ends it becomes a message with this id. */
+export interface SessionNote {
+  readonly id: string;
+  readonly run: string;
+  /** `user:<id>` */
+  readonly by: string;
+  readonly at: number;
+  readonly parts: readonly MessagePart[];
+  readonly metadata?: unknown;
 }
 
 export interface SessionRun {
@@ -60,6 +74,8 @@ export interface Content {
   readonly runs: readonly SessionRun[];
   /** Those that have not ended, oldest first. */
   readonly activeRuns: readonly SessionRun[];
+  /** Oldest first. */
+  readonly notes: readonly SessionNote[];
   readonly readers: readonly SessionReader[];
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
@@ -100,7 +116,7 @@ interface Snapshot {
   messages: SessionMessage[];
   versions: Versions;
   page: { before: string | null };
-  active: { run: string; messageId: string; chunks: Chunk[] }[];
+  active: { run: string; messageId: string; chunks: Chunk[]; notes?: SessionEvent[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
 }
@@ -118,6 +134,7 @@ export function createView(): View {
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
   let activeRuns: readonly SessionRun[] = [];
+  let notes: readonly SessionNote[] = [];
   let readers: readonly SessionReader[] = [];
   let before: string | null = null;
   /** What was given out last. */
@@ -133,7 +150,7 @@ export function createView(): View {
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, readers, hasOlder: before !== null };
+      return { info, messages: shown, runs, activeRuns, notes, readers, hasOlder: before !== null };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -150,6 +167,7 @@ export function createView(): View {
       forget();
       info = before = null;
       path = [];
+      notes = [];
       take([]);
       readers = [];
     },
@@ -165,14 +183,15 @@ export function createView(): View {
         readers = event.readers as SessionReader[];
         return;
       case "session-changed": {
-        const { title = null, archived = false } = event as Partial<SessionInfo>;
-        note({ title, archived, updatedAt: event.at as number });
+        const { title = null, archived = false, submit = null } = event as Partial<SessionInfo>;
+        note({ title, archived, submit, updatedAt: event.at as number });
         return;
       }
       case "message-created": {
         const { message_id: id, role, parts, metadata } = event;
         const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
         append(event, { version: event.message as string, message });
+        settle(({ id }) => id === message.id);
         if (role === "user" && info?.title === null) note({ title: titleOf(message) });
         return;
       }
@@ -191,6 +210,12 @@ export function createView(): View {
         return;
       case "appended":
         known(run).push(event.chunks as Chunk[]);
+        for (const { type, id } of event.chunks as Chunk[]) {
+          if (type === STEERING) settle((one) => one.id === id);
+        }
+        return;
+      case "steered":
+        notes = [...notes, noteOf(run, event)];
         return;
       case "message-reset":
         known(run).reset();
@@ -200,6 +225,8 @@ export function createView(): View {
         change(run, { status, reason, error, endedAt } as Partial<SessionRun>);
         note({ updatedAt: endedAt as number });
         known(run);
+        // Those that become messages do so next.
+        settle((one) => one.run === run);
         ends.set(run, event);
         for (const old of [...ends.keys()].slice(0, -MOST_ENDED)) {
           ends.delete(old);
@@ -219,6 +246,7 @@ export function createView(): View {
     readers = rest.readers;
     before = page.before;
     const writing = new Map<string, Reply>();
+    notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));
     for (const { run, messageId, chunks } of active) {
       const reply = createReply(messageId);
       reply.push(chunks);
@@ -252,7 +280,11 @@ export function createView(): View {
   function take(next: readonly SessionRun[]): void {
     runs = next;
     activeRuns = runs.filter(({ status }) => ACTIVE.has(status));
-    note({ activeRun: activeRuns.at(-1)?.id ?? null });
+    note({ activeRun: activeRuns[0]?.id ?? null });
+  }
+
+  function settle(isSettled: (one: SessionNote) => boolean): void {
+    if (notes.some(isSettled)) notes = notes.filter((one) => !isSettled(one));
   }
 
   function known(run: string): Reply {
@@ -266,6 +298,9 @@ export function createView(): View {
     ends.clear();
   }
 }
+
+const noteOf = (run: string, { message_id: id, by, at, parts, metadata }: SessionEvent): SessionNote =>
+  ({ id, run, by, at, parts, ...(metadata !== undefined && { metadata }) }) as SessionNote;
 
 const entryOf = (version: string, reply: Reply): Entry => ({
   version,

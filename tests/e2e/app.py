@@ -6,6 +6,7 @@ What the agent went through is written to ``E2E_RECORD``, one JSON object a line
 More commands than the demo agent has. ``relay N every M ms`` counts like ``count to N every M ms``, but the numbers
 come out of an async generator that the agent returns, as a model's stream would. ``restart after M ms`` says
 ``old words``, waits, throws that away and says ``new words``, waits again, and is over.
+``attend N every M ms`` counts like that and says what it is told in between: ``1 2 (faster) 3``.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 """
@@ -28,6 +29,7 @@ from strandline.demo.agent import demo_agent
 RECORD = Path(os.environ["E2E_RECORD"])
 RESTART = re.compile(r"restart after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
+ATTEND = re.compile(r"attend (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
@@ -51,6 +53,15 @@ async def relayed(run: Run, to: int, pause: float) -> AsyncIterator[str]:
             await asyncio.sleep(pause)
     finally:
         record("provider-closed", run, given=given, whole=given == to)
+
+
+async def attended(run: Run, to: int, pause: float) -> None:
+    """Counting, with an ear for what it is told."""
+    for number in range(1, to + 1):
+        for note in run.take_steering():
+            await run.text(f"({note.text}) ")
+        await run.text(f"{number} ")
+        await asyncio.sleep(pause)
 
 
 async def restarted(run: Run, pause: float) -> None:
@@ -79,6 +90,8 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
     try:
         if (match := RESTART.fullmatch(asked)) is not None:
             await restarted(run, int(match[1]) / 1000)
+        elif (match := ATTEND.fullmatch(asked)) is not None:
+            await attended(run, int(match[1]), int(match[2]) / 1000)
         elif (match := PERFORM.fullmatch(asked)) is not None:
             await performed(run, scripts[match[1]])
         else:
