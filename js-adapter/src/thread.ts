@@ -82,6 +82,10 @@ export function createThread(options: ThreadOptions): Thread {
   /** Something of others came after what was sent last: if that comes now, the chat shows it too early. */
   let isOvertaken = false;
 
+  /** Id of the reply that `run` writes. What is not of it waits for its end: a chat shows one after the other. */
+  let writes: string | undefined;
+  let later: Chunk[] = [];
+
   // What the chat does.
   let waiting: string | undefined;
   let own: string | undefined;
@@ -253,7 +257,8 @@ export function createThread(options: ThreadOptions): Thread {
     isTold ||= messages.length > 0;
     leaf = found.leaf;
     expected = active;
-    run = quiet = undefined;
+    run = quiet = writes = undefined;
+    later = [];
     isStale = isOvertaken = false;
     muted.clear();
     suspects.clear();
@@ -290,9 +295,15 @@ export function createThread(options: ThreadOptions): Thread {
   /** False: the chat cannot be told this by going on. */
   function take(chunk: Chunk): boolean {
     const place = placeOf(chunk);
+    if (isOfAnother(chunk, place !== undefined)) {
+      later.push(chunk);
+      return true;
+    }
     if (chunk.type === "RUN_STARTED") {
       const runId = runOf(chunk);
+      if (runId === run) return true;
       if (place !== undefined) {
+        writes = place.message;
         if (runId !== expected && place.parent !== leaf) return false;
         leaf = place.message ?? leaf;
         isOvertaken ||= runId !== own;
@@ -306,6 +317,15 @@ export function createThread(options: ThreadOptions): Thread {
     const isOf = quiet !== undefined && chunk.messageId === quiet;
     if (!isOf && !(run !== undefined && muted.has(run))) give(chunk);
     return true;
+  }
+
+  /** Whether a chunk is not of the run that is being told. */
+  function isOfAnother(chunk: Chunk, isPlaced: boolean): boolean {
+    if (run === undefined || writes === undefined) return false;
+    const runId = runOf(chunk);
+    if (runId !== undefined) return runId !== run;
+    const id = (chunk.messageId ?? chunk.toolCallId) as string | undefined;
+    return isPlaced || (id !== undefined && !id.startsWith(writes));
   }
 
   /** A whole message begins, of this chat or of another. */
@@ -337,7 +357,11 @@ export function createThread(options: ThreadOptions): Thread {
       isStale = true;
       give(isMuted && chunk.type === "RUN_ERROR" ? finished(runId) : chunk);
     }
-    if (until === undefined || until !== runId) return !isSuspect;
+    if (until === undefined || until !== runId) {
+      const held = later;
+      later = [];
+      return !isSuspect && held.every(take);
+    }
     const taker = queue;
     rest();
     taker?.end();

@@ -111,13 +111,14 @@ def started(message_id: str) -> FoldState:
 
 class LiveRun:
     """An active run: what it has published (``fold``, up to ``position``), what it has pending, and the ``notes`` that
-    its agent was told and has not taken, by id, as far as the log says."""
+    its agent was told and has not taken, by id, as far as the log says. ``began``: the number of its start."""
 
     __slots__ = (
         "_epoch",
         "_listening",
         "_place",
         "_snapshots",
+        "began",
         "broken",
         "caller",
         "fold",
@@ -138,6 +139,7 @@ class LiveRun:
         self.pending = Pending()
         self.notes: dict[str, Note] = {}
         self._listening: list[asyncio.Future[None]] = []
+        self.began: int | None = None
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
@@ -201,6 +203,7 @@ class LiveRun:
             self.notes[event.message_id] = Note(event.message_id, event.parts, event.by, event.at, event.metadata)
             self._wake()
         elif isinstance(event, RunStarted):
+            self.began = seq
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
             self.fold = started(event.message_id)

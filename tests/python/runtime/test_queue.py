@@ -230,6 +230,23 @@ async def test_a_queue_with_nothing_before_it_goes_on_at_the_start(tmp_path: Pat
         assert await statuses(rig) == ["completed", "completed"]
 
 
+async def test_a_start_that_the_store_could_not_write_is_made_up_for(tmp_path: Path) -> None:
+    store = FailingStore(SqliteStore(tmp_path / "chat.db", lock_wait=0))
+    async with running(store=store, commit_patience=0.0) as rig:
+        first, call = await rig.begun()
+        await queued(rig, "two", "u2")
+        rig.sessions.accepting = False
+        call.finish()
+        await first.end()
+        store.fail()
+        rig.sessions.accepting = True
+        rig.sessions.advance(await rig.sessions.find("c"))
+        await rig.passing(lambda: not rig.sessions.journal.healthy)
+        assert await statuses(rig) == ["completed", "queued"]
+        store.mend()
+        await rig.passing(lambda: len(rig.agent.calls) == 2)
+
+
 async def test_what_waits_is_not_lost_with_the_run_before_it_when_the_store_fails(tmp_path: Path) -> None:
     store = FailingStore(SqliteStore(tmp_path / "chat.db", lock_wait=0))
     async with running(store=store, commit_patience=0.0) as rig:

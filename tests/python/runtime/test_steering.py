@@ -419,6 +419,7 @@ async def test_a_tanstack_client_is_answered_with_a_run_of_nothing(rig: Rig) -> 
     call.do(taken.now)
     await until(lambda: taken.notes)
     assert taken.texts == ["faster"]
+    assert [event["type"] for event in await rig.log()].count("steered") == 1
 
 
 async def test_a_session_client_is_told_which_reply_takes_it(rig: Rig) -> None:
