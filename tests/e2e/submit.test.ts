@@ -73,6 +73,24 @@ describe.each(COMBINATIONS)("$name", ({ major, kind }) => {
     expect(plain((await late.reload()).chat.messages)).toEqual(messages);
   });
 
+  test.each(["steer", "queue"] as const)("what the page itself may %s", async (submit) => {
+    const client = new Client(begin(fresh("same"), submit) as never);
+    const first = client.chat.sendMessage({ text: "attend 60 every 10 ms" });
+    await client.shows(counted(5).length);
+    const [run] = Object.values((await server.history(client.id)).activeRun ?? {});
+    await client.chat.sendMessage({ text: submit === "steer" ? "faster" : "count to 3 every 1 ms" });
+    // A stop still means the reply that is being written.
+    if (kind === "ours" && submit === "steer") expect(client.ours?.activeRun(client.id)?.run).toBe(run);
+    await first;
+    expect(client.chat.status).toBe("ready");
+    expect(client.errors).toEqual([]);
+    const { messages } = await server.settled(client.id);
+    const shown = client.chat.messages.map(textOf);
+    if (submit === "queue") expect(shown).toEqual(messages.map(textOf));
+    else expect(shown).toEqual([...messages.map(textOf), "faster"]);
+    expect(shown[1]).toMatch(submit === "steer" ? /^1 2 3 .*\(faster\) .* 60 $/ : /^1 2 3 .* 60 $/);
+  });
+
   test("what is queued and taken back leaves a page that is ready", async () => {
     const id = fresh("taken-back");
     const client = new Client(begin(id) as never);
