@@ -11,7 +11,10 @@ export {
 } from "./errors.js";
 export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
+  AnnotationSummary,
+  Annotations,
   MessagePart,
+  NewAnnotation,
   NewMessage,
   RunReply,
   SendOptions,

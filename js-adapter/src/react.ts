@@ -45,6 +45,7 @@ const BLANK: Omit<SessionView, "id"> = {
   activeRuns: [],
   notes: [],
   readers: [],
+  annotations: {},
   reader: null,
   hasOlder: false,
   error: null,

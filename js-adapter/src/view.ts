@@ -57,6 +57,17 @@ export interface SessionReader {
   readonly acknowledged: string | null;
 }
 
+/** What there is of one type of annotation on a message (§19.3). */
+export interface AnnotationSummary {
+  readonly count: number;
+  /** How many of each name (of citations: of each host), the most frequent first. */
+  readonly names?: Readonly<Record<string, number>>;
+  /** How many have none of these names, where there are too many to list. */
+  readonly others?: number;
+}
+
+export type Annotations = Readonly<Record<string, Readonly<Record<string, AnnotationSummary>>>>;
+
 /** A frame of the feed, as it came. */
 export interface SessionEvent {
   readonly type: string;
@@ -77,6 +88,8 @@ export interface Content {
   /** Oldest first. */
   readonly notes: readonly SessionNote[];
   readonly readers: readonly SessionReader[];
+  /** Of messages that have annotations: by message id, then by type (§19.3). */
+  readonly annotations: Annotations;
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
 }
@@ -89,7 +102,12 @@ export interface View {
   reply(run: string): RunReply | undefined;
   /** Where the page of messages before those that are here ends. */
   readonly before: string | null;
-  prepend(messages: readonly SessionMessage[], versions: Versions, before: string | null): void;
+  prepend(
+    messages: readonly SessionMessage[],
+    versions: Versions,
+    before: string | null,
+    annotations: Annotations,
+  ): void;
   /** Forgets everything. */
   clear(): void;
 }
@@ -119,6 +137,7 @@ interface Snapshot {
   active: { run: string; messageId: string; chunks: Chunk[]; notes?: SessionEvent[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
+  annotations: Annotations;
 }
 
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
@@ -136,6 +155,7 @@ export function createView(): View {
   let activeRuns: readonly SessionRun[] = [];
   let notes: readonly SessionNote[] = [];
   let readers: readonly SessionReader[] = [];
+  let annotations: Annotations = {};
   let before: string | null = null;
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
@@ -150,7 +170,16 @@ export function createView(): View {
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, notes, readers, hasOlder: before !== null };
+      return {
+        info,
+        messages: shown,
+        runs,
+        activeRuns,
+        notes,
+        readers,
+        annotations,
+        hasOlder: before !== null,
+      };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -159,7 +188,8 @@ export function createView(): View {
     get before() {
       return before;
     },
-    prepend(older, versions, next) {
+    prepend(older, versions, next, more) {
+      annotations = { ...more, ...annotations };
       path = [...older.map((message) => ({ version: versions[message.id] ?? message.id, message })), ...path];
       before = next;
     },
@@ -170,6 +200,7 @@ export function createView(): View {
       notes = [];
       take([]);
       readers = [];
+      annotations = {};
     },
   };
 
@@ -234,6 +265,14 @@ export function createView(): View {
         }
         return;
       }
+      case "annotated":
+      case "annotation-removed": {
+        const [id, kind] = [event.message_id as string, event.kind as string];
+        const summary = event.summary as AnnotationSummary;
+        const { [kind]: _, ...others } = annotations[id] ?? {};
+        annotations = { ...annotations, [id]: summary.count > 0 ? { ...others, [kind]: summary } : others };
+        return;
+      }
       case "resync":
         throw new StrandlineResyncError();
     }
@@ -244,6 +283,7 @@ export function createView(): View {
     info = session;
     take(rest.runs);
     readers = rest.readers;
+    annotations = rest.annotations;
     before = page.before;
     const writing = new Map<string, Reply>();
     notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
 from strandline.codecs.sse import DONE, OPENING
@@ -27,10 +28,11 @@ from strandline.errors import NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import ODD, caller_of, chat_request
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import active_plain, run_plain
+from strandline.http.sessions import active_plain, annotated, run_plain
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import Stream, client_of, cursor_of, once, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
+    AGENT_HEADER,
     KEY_HEADER,
     MESSAGE_HEADER,
     REPLAY_FULL,
@@ -47,7 +49,7 @@ from strandline.runtime.service import Service
 Allowed = Callable[[Identity, Any, Action], bool]
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents) -> APIRouter:
     """The routes, without prefix."""
     routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
@@ -102,7 +104,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             chat_id,
             asked,
             caller_of(identity, rest),
-            agent_name(),
+            agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
         if isinstance(run, Receipt):
@@ -162,7 +164,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
-        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
+        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}, "annotations": {}})
         if session is None:
             return nothing
         try:
@@ -176,6 +178,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "activeRun": active_plain(active),
                 "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
+                "annotations": annotated(session.state, history.messages),
             },
             headers={"Cache-Control": "no-store"},
         )
