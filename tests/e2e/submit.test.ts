@@ -189,6 +189,48 @@ async function statuses(id: string): Promise<string[]> {
 describe("two devices at once", () => {
   const RETRY = { minDelayMs: 1, maxDelayMs: 4, giveUpAfterMs: 30_000 };
 
+  test("what one tells the agent is shown on the other, until it is taken or becomes a message", async () => {
+    const id = fresh("notes");
+    const [one, two] = ["laptop", "phone"].map((device) =>
+      createSessions({ url: `${server.url}/api/sessions`, retry: RETRY, device }).open(id),
+    ) as [Session, Session];
+    const leave = [one, two].map((device) => device.subscribe(() => {}));
+    const { run } = await one.send("relay 2000 every 5 ms");
+    await eventually("it is live", () => two.getSnapshot().activeRuns[0]?.status === "running");
+    const told = await two.steer("softer");
+    expect(told).toMatchObject({ run, steered: expect.any(String) });
+    const waiting = await two.send("and then this", { submit: "queue" });
+    for (const device of [one, two]) {
+      await eventually("it is told", () => device.getSnapshot().notes.length === 1);
+      expect(device.getSnapshot().notes[0]).toMatchObject({
+        id: told.steered,
+        run,
+        by: "user:tester",
+        parts: [{ type: "text", text: "softer" }],
+      });
+      await eventually("it waits", () => device.getSnapshot().runs.at(-1)?.status === "queued");
+    }
+    // A device that comes now is shown the same.
+    const late = createSessions({ url: `${server.url}/api/sessions`, retry: RETRY }).open(id);
+    leave.push(late.subscribe(() => {}));
+    await eventually("it is live", () => late.getSnapshot().status === "live");
+    expect(plain(late.getSnapshot().notes)).toEqual(plain(one.getSnapshot().notes));
+    expect((await one.stop({ run: waiting.run })).stopped).toBe(true);
+    expect(await two.stop({ all: true })).toMatchObject([{ run, status: "stopped", stopped: true }]);
+    const { messages } = await server.settled(id);
+    expect(messages.filter(({ role }) => role === "user").map(textOf)).toEqual([
+      "relay 2000 every 5 ms",
+      "and then this",
+      "softer",
+    ]);
+    for (const device of [one, two, late]) {
+      await eventually("it is over", () => device.getSnapshot().messages.length === messages.length);
+      expect(device.getSnapshot().notes).toEqual([]);
+      expect(plain(device.getSnapshot().messages)).toEqual(messages);
+    }
+    for (const go of leave) go();
+  });
+
   test.each(range(6))("steer and interrupt under load, and both show one and the same (%i)", (number) =>
     trial("two-at-once", number, async (chance) => {
       const id = fresh("two");

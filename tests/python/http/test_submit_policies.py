@@ -8,7 +8,7 @@ import pytest
 
 from rig import Answer, Rig, running
 from strandline.settings import Settings
-from strandline.testing import until
+from strandline.testing import ScriptedAgent, until
 
 S = "/api/sessions"
 
@@ -220,6 +220,20 @@ async def test_the_runs_of_one_agent_are_stopped(rig: Rig) -> None:
     answer = (await rig.stop("c", agent="scripted")).json
     assert [each["run"] for each in answer["runs"]] == [call.run.id]
     await until(lambda: call.closed)
+
+
+async def test_the_other_agents_go_on(rig: Rig) -> None:
+    critic = ScriptedAgent()
+    rig.chat.agent(name="critic")(critic)
+    first, writer = await rig.begun()
+    for number in (2, 3):
+        sent = {**under("concurrent"), "Strandline-Agent": "critic"}
+        assert (await rig.post("c", "judge", f"u{number}", headers=sent)).status == 200
+    await critic.called(2)
+    stopped = (await rig.stop("c", agent="critic")).json["runs"]
+    assert [each["run"] for each in stopped] == [call.run.id for call in critic.calls]
+    writer.say("written").finish()
+    assert (await first.end()).text == "written"
 
 
 @pytest.mark.parametrize("wire", ["/api/chat/c/stop", f"{S}/c/stop", "/api/tanstack/stop"])

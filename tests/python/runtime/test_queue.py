@@ -191,7 +191,29 @@ async def test_a_tanstack_client_is_told_at_once_that_its_run_exists(rig: Rig) -
     (await rig.agent.called(2)).say("second").finish()
     await answer.end()
     assert answer.types[-1] == "RUN_FINISHED"
+    assert answer.types.count("RUN_STARTED") == 1
     assert [frame.chunk["delta"] for frame in answer.frames if "delta" in frame.chunk] == ["second"]
+    rest = await rig.open("GET", f"/api/tanstack?runId=r2&offset={answer.frames[0].cursor}")
+    assert (await rest.end()).frames == answer.frames[1:]
+
+
+async def test_a_live_thread_is_told_of_a_turn_when_it_comes(rig: Rig) -> None:
+    first, call = await rig.begun(text="one")
+    await queued(rig, "two", "u2")
+    await queued(rig, "three", "u3")
+    call.say("first").finish()
+    await first.end()
+    next_call = await rig.agent.called(2)
+    # The reply before it is history, though it was still being written when this one was queued.
+    loaded = (await rig.ask("GET", "/api/tanstack?threadId=c")).json
+    assert [message["role"] for message in loaded["messages"]] == ["user", "assistant", "user"]
+    thread = await rig.open("GET", f"/api/tanstack/events?threadId=c&after={loaded['cursor']}")
+    next_call.say("second").finish()
+    await thread.until(lambda: "RUN_FINISHED" in thread.types)
+    assert thread.types[0] == "RUN_STARTED"
+    assert [frame.chunk["delta"] for frame in thread.frames if "delta" in frame.chunk] == ["second"]
+    await thread.until(lambda: thread.types.count("RUN_STARTED") == 2)
+    assert thread.frames[-1].chunk["metadata"]["strandline"]["parent"] == "u3"
 
 
 # ------------------------------------------------------------------------------------------------ after a restart
