@@ -45,7 +45,7 @@ python/strandline/demo/static/index.html: js-adapter/dist/index.js $(DEMO_SOURCE
 
 build: js-adapter/dist/index.js python/strandline/demo/static/index.html
 
-setup: $(VENV)/.ready .venv-ai/.ready node_modules/.ready build
+setup: $(VENV)/.ready node_modules/.ready build
 
 demo: setup
 	$(BIN)/strandline demo --port $(PORT)
@@ -78,7 +78,7 @@ bench: setup
 chaos: setup
 	CHAOS=long $(BIN)/python -m pytest tests/python/chaos tests/python/crash -v --durations=10 $(CHAOS_ARGS)
 
-test-python: setup
+test-python: setup .venv-ai/.ready
 	$(BIN)/python -m pytest
 
 test-js: setup

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-ai"
 NEEDED = (3, 12)
-MISSING = "The tests of the `ai` package need a Python >= 3.12 beside this one: install it, and run `make setup` again."
+MISSING = "The tests of the `ai` package need a Python >= 3.12 beside this one: install it, and run `make test` again."
 
 
 def interpreter() -> str:
