@@ -14,10 +14,18 @@ import {
 } from "./chat.js";
 import { abortError, StrandlineGoneError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { createOutlet } from "./outlet.js";
-import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, streamUrl } from "./protocol.js";
+import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, type SubmitPolicy, streamUrl } from "./protocol.js";
 import { createId, type Resolvable, resolve } from "./request.js";
 import { createRunStream } from "./run-stream.js";
-import type { NewMessage, RunReply, Session, SessionEvent, SessionStatus, SessionView } from "./session.js";
+import type {
+  NewMessage,
+  RunReply,
+  Sent,
+  Session,
+  SessionEvent,
+  SessionStatus,
+  SessionView,
+} from "./session.js";
 import type { Sessions } from "./sessions.js";
 import type { Chunk } from "./sse.js";
 
@@ -30,6 +38,8 @@ export interface SessionTransportOptions {
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
+  /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
+  submit?: Resolvable<SubmitPolicy | undefined>;
   /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
   onResync?(chatId: string): void;
 }
@@ -62,15 +72,17 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       const message = messageToSend(call)[0] as unknown as NewMessage | undefined;
       const stream = await begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         const body = { ...(await resolve(options.body)), ...call.body };
+        const submit = await resolve(options.submit);
         signal.throwIfAborted();
         const aborted = new Promise<never>((_, reject) => {
           signal.addEventListener("abort", () => reject(abortError()));
         });
         // What is posted is not taken back: its answer may come when nobody waits for it any more.
-        const sending = session.send(message, { trigger, messageId, body, headers });
+        const sending = session.send(message, { trigger, messageId, body, headers, submit });
         const sent = await Promise.race([sending, aborted]);
         turn.run = sent.run;
         turn.messageId = sent.messageId;
+        if (sent.steered !== undefined) return steered(sent);
         return follow(session, sent.run, signal);
       });
       if (stream === null) throw new StrandlineGoneError();
@@ -80,7 +92,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     reconnectToStream: <CHUNK>({ chatId, abortSignal }: ReconnectOptions) =>
       begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         await seen(session, signal, ({ status }) => status === "live" || undefined);
-        const run = session.getSnapshot().activeRuns.at(-1);
+        const run = session.getSnapshot().activeRuns[0];
         turn.run = run?.id;
         turn.messageId = run?.messageId;
         if (run !== undefined) return follow(session, run.id, signal);
@@ -210,6 +222,14 @@ function seen<T>(
 /** Then nothing more comes. */
 const OVER = new Set<SessionStatus>(["idle", "refused", "absent", "deleted"]);
 
+/** The answer of the other wire to a message that an agent was told which is running (PROTOCOL §14.4). */
+function steered({ run, steered: messageId }: Sent): Followed {
+  const outlet = createOutlet<Chunk>(() => {});
+  outlet.push([{ type: "data-strandline", data: { steered: { run, messageId } }, transient: true }]);
+  outlet.end();
+  return { chunks: outlet.stream, ended: outlet.ended };
+}
+
 /** What has been said of a run, and then what the feed says of it. */
 function followLive(session: Session, run: string, reply: RunReply, signal: AbortSignal): Followed {
   const outlet = createOutlet<Chunk>(() => end());
@@ -223,6 +243,7 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
     // A fresh snapshot: how what was read here goes on is not known.
     if (event.type === "snapshot") end(new StrandlineResyncError());
     else if (event.run !== run) return;
+    else if (event.type === "run-started") begin();
     else if (event.type === "appended") outlet.push(event.chunks as Chunk[]);
     else if (event.type === "message-reset") end(new StrandlineResyncError());
     else if (event.type === "run-ended") {
@@ -244,8 +265,11 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
   });
   const { messageId, chunks } = reply;
   // A snapshot begins with `start`, which has the metadata; in the log it is not a chunk.
-  const begun = chunks[0]?.type === "start" ? chunks : [{ type: "start", messageId }, ...chunks];
-  outlet.push(begun);
+  const begin = () =>
+    outlet.push(chunks[0]?.type === "start" ? chunks : [{ type: "start", messageId }, ...chunks]);
+  // A chat that is told that a reply begins shows it: not before its turn has come.
+  const isQueued = session.getSnapshot().runs.some(({ id, status }) => id === run && status === "queued");
+  if (!isQueued) begin();
   if (reply.end !== undefined) take(reply.end);
   return { chunks: outlet.stream, ended: outlet.ended.then(() => finalError) };
 }

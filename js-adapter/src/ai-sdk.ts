@@ -18,7 +18,16 @@ import {
 import { STALL_MS } from "./connection.js";
 import { abortError, StrandlineHttpError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { type Post, postUntilAnswered } from "./post.js";
-import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, stopUrl, streamUrl } from "./protocol.js";
+import {
+  AI_SDK_PREFIX,
+  CURSOR_HEADER,
+  KEY_HEADER,
+  STOP_MEMORY_MS,
+  SUBMIT_HEADER,
+  type SubmitPolicy,
+  stopUrl,
+  streamUrl,
+} from "./protocol.js";
 import {
   createId,
   createRequest,
@@ -29,7 +38,7 @@ import {
   resolve,
   whole,
 } from "./request.js";
-import { createRunStream, type RunStream } from "./run-stream.js";
+import { createRunStream, type RunStream, STEERED } from "./run-stream.js";
 import { type OnStatus, reportWait, type StatusDetail, type StreamStatus } from "./status.js";
 
 export type { RetryOptions } from "./backoff.js";
@@ -51,6 +60,7 @@ export {
   StrandlineProtocolError,
   StrandlineResyncError,
 } from "./errors.js";
+export type { SubmitPolicy } from "./protocol.js";
 export type { StatusDetail, StreamStatus } from "./status.js";
 
 export interface PrepareSendOptions {
@@ -69,6 +79,8 @@ export interface StrandlineTransportOptions extends RequestOptions {
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
+  /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
+  submit?: Resolvable<SubmitPolicy | undefined>;
   retry?: Partial<RetryOptions>;
   /** Silence after which a connection counts as dead. The server is silent for 15 s at most. Default 45 000. */
   stallAfterMs?: number;
@@ -130,7 +142,9 @@ export function strandlineTransport(
         const sent = { ...extra, id: chatId, messages, trigger, messageId };
         const request = { ...sent, body: extra, requestMetadata: call.metadata };
         const own = await options.prepareSendMessagesRequest?.(request);
-        return { body: JSON.stringify(own?.body ?? sent), headers: own?.headers };
+        const submit = await resolve(options.submit);
+        const policy = submit === undefined ? {} : { [SUBMIT_HEADER]: submit };
+        return { body: JSON.stringify(own?.body ?? sent), headers: own?.headers, policy };
       })();
       turn.post = postUntilAnswered({
         clock,
@@ -139,8 +153,8 @@ export function strandlineTransport(
         onAttempt: () => turn.tell("connecting", {}),
         onWait: reportWait(turn.tell, () => undefined),
         async send() {
-          const { body, headers } = await prepared;
-          const fields = { ...JSON_FIELDS, [KEY_HEADER]: key };
+          const { body, headers, policy } = await prepared;
+          const fields = { ...JSON_FIELDS, ...policy, [KEY_HEADER]: key };
           return request(api, { method: "POST", body }, call.headers, headers, fields);
         },
       });
@@ -230,11 +244,15 @@ export function strandlineTransport(
       },
     });
     const turn: Turn = { stream, isOpen: true, tell };
+    const before = turns.get(chatId);
     const end = (reason: string) => {
       turn.isOpen = false;
       streams.delete(stream);
       abortSignal?.removeEventListener("abort", stream.detach);
-      if (!UNFINISHED.has(reason) && turns.get(chatId) === turn) turns.delete(chatId);
+      if (UNFINISHED.has(reason) || turns.get(chatId) !== turn) return;
+      turns.delete(chatId);
+      // Nothing of its own came of this one: what is being written is what a stop means, and whose status counts.
+      if (reason === STEERED && before?.isOpen) turns.set(chatId, before);
     };
     turns.set(chatId, turn);
     streams.add(stream);

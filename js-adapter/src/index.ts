@@ -9,7 +9,7 @@ export {
   StrandlineProtocolError,
   StrandlineResyncError,
 } from "./errors.js";
-export { VERSION } from "./protocol.js";
+export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
   AnnotationSummary,
   Annotations,
@@ -23,11 +23,14 @@ export type {
   SessionEvent,
   SessionInfo,
   SessionMessage,
+  SessionNote,
   SessionReader,
   SessionRun,
   SessionStatus,
   SessionView,
   SpawnedMessage,
+  SteerOptions,
+  StopManyOptions,
   StopOptions,
   StopResult,
 } from "./session.js";

@@ -10,7 +10,7 @@ import { createFeed } from "./feed.js";
 import type { MessagePart, SessionMessage } from "./fold.js";
 import { createOutbox } from "./outbox.js";
 import type { Post } from "./post.js";
-import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
+import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, type SubmitPolicy } from "./protocol.js";
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
@@ -26,6 +26,7 @@ export type {
   RunReply,
   SessionEvent,
   SessionInfo,
+  SessionNote,
   SessionReader,
   SessionRun,
   SpawnedMessage,
@@ -65,6 +66,8 @@ export interface SendOptions {
   messageId?: string | undefined;
   /** What the agent sees as `body`. */
   body?: object | undefined;
+  /** What becomes of it while a reply is being written. Default: what the session does. */
+  submit?: SubmitPolicy | undefined;
   /** Names this request, however often it is made. Default: a new one. */
   key?: string;
   headers?: HeaderFields | undefined;
@@ -74,15 +77,28 @@ export interface Sent {
   run: string;
   /** Of the reply. */
   messageId: string;
-  /** Of the event that queued the run. */
+  /** Of the event that queued the run, or that told it. */
   cursor: string;
+  /** Id of the message, when no run was started for it and `run` was told it instead. */
+  steered?: string;
+}
+
+export interface SteerOptions {
+  /** Default: the newest run that is running. */
+  run?: string | undefined;
+  /** What the agent sees as `body` of the run that answers, if it does not take it. */
+  body?: object | undefined;
+  headers?: HeaderFields | undefined;
 }
 
 export interface StopOptions {
-  /** Default: the newest run that is active. */
+  /** Default: the newest run that is running, else the next one that would be. */
   run?: string | undefined;
   reason?: string | undefined;
 }
+
+/** The runs of one agent, or all of them, those that wait included. */
+export type StopManyOptions = ({ agent: string } | { all: true }) & { reason?: string | undefined };
 
 /** A user message: `id` is made up when it has none. */
 export interface NewMessage {
@@ -114,8 +130,15 @@ export interface Session {
    * shown at once, marked `pending`. Rejects when it is refused, and when it is time to give up.
    */
   send(message: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
+  /**
+   * Tells a running agent something, from any device. Until the agent has taken it, it is among the `notes`; if it never
+   * does, it becomes a message when the run ends. Rejects (409 `not-running`) when nothing is running.
+   */
+  steer(message: string | NewMessage, options?: SteerOptions): Promise<Sent>;
   /** Ends a run, on every device. Resolves when the end is in the log. */
   stop(options?: StopOptions): Promise<StopResult>;
+  /** Ends several in one step, and resolves with every one that it ended. */
+  stop(options: StopManyOptions): Promise<StopResult[]>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
   /** Says something about a message; resolves with the id of the annotation, which `unannotate` takes (§19). */
@@ -216,7 +239,8 @@ export function createSession(id: string, wire: Wire): Session {
           return feed.restart(undefined);
         }
         if (event.type === "snapshot") outbox.compared(view.content().messages);
-        else if (event.type === "message-created") outbox.arrived(event.message_id);
+        else if (event.type === "message-created" || event.type === "steered")
+          outbox.arrived(event.message_id);
         // The list of readers is what a connection is told first when it has caught up (§8.11).
         if (event.type === "snapshot" || event.type === "readers") {
           status = "live";
@@ -279,6 +303,7 @@ export function createSession(id: string, wire: Wire): Session {
       return () => void eventListeners.delete(mine);
     },
     send,
+    steer,
     stop,
     loadOlder,
     annotate,
@@ -354,8 +379,8 @@ export function createSession(id: string, wire: Wire): Session {
   }
 
   async function send(input: string | NewMessage | undefined, options: SendOptions = {}): Promise<Sent> {
-    const { trigger = "submit-message", messageId, body, headers, key = createId(clock) } = options;
-    const given = typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
+    const { trigger = "submit-message", messageId, body, submit, headers, key = createId(clock) } = options;
+    const given = partsOf(input);
     // An edited message keeps its id.
     const message = given && ({ id: messageId ?? createId(clock), role: "user", ...given } as SessionMessage);
     const isNew =
@@ -363,7 +388,7 @@ export function createSession(id: string, wire: Wire): Session {
       trigger === "submit-message" &&
       (messageId !== undefined || view.content().messages.every(({ id }) => id !== message.id));
     const shown = isNew ? outbox.put(message) : undefined;
-    const init = { method: "POST", body: JSON.stringify({ message, trigger, messageId, body }) };
+    const init = { method: "POST", body: JSON.stringify({ message, trigger, messageId, body, submit }) };
     const post = wire.call(`${path}/messages`, {}, init, headers, { [KEY_HEADER]: key });
     const mine = { post, key };
     unanswered = mine;
@@ -371,7 +396,8 @@ export function createSession(id: string, wire: Wire): Session {
     try {
       const sent = (await (await post.answer).json()) as Sent;
       answered++;
-      shown?.answered();
+      if (sent.steered !== undefined) shown?.takeOut();
+      else shown?.answered();
       // Not when it was closed meanwhile.
       if (listeners.size > 0 && status !== "idle") connect();
       return sent;
@@ -384,20 +410,41 @@ export function createSession(id: string, wire: Wire): Session {
     }
   }
 
-  async function stop({ run, reason }: StopOptions = {}): Promise<StopResult> {
+  async function steer(input: string | NewMessage, options: SteerOptions = {}): Promise<Sent> {
+    const { run, body, headers } = options;
+    const message = { id: createId(clock), role: "user", ...partsOf(input) };
+    const init = { method: "POST", body: JSON.stringify({ message, run, body }) };
+    return (await (await wire.call(`${path}/steer`, {}, init, headers).answer).json()) as Sent;
+  }
+
+  function stop(options?: StopOptions): Promise<StopResult>;
+  function stop(options: StopManyOptions): Promise<StopResult[]>;
+  async function stop(
+    options: StopOptions & { agent?: string; all?: true } = {},
+  ): Promise<StopResult | StopResult[]> {
+    const { run, reason, agent, all } = options;
+    const isMany = all === true || agent !== undefined;
     // A repetition that came after the stop is forgotten would start what was stopped.
     if (run === undefined) unanswered?.post.limit(STOP_MEMORY_MS * 0.75);
-    const target = run ?? (unanswered ? undefined : view.content().activeRuns.at(-1)?.id);
-    const body = JSON.stringify({ run: target, key: run ? undefined : unanswered?.key, reason });
+    const target = isMany
+      ? { agent, all }
+      : { run: run ?? (unanswered ? undefined : newest()), key: run ? undefined : unanswered?.key };
+    const body = JSON.stringify({ ...target, reason });
     try {
       const { answer } = wire.call(`${path}/stop`, {}, { method: "POST", body, keepalive: true });
-      const result = (await (await answer).json()) as StopResult;
+      const result = (await (await answer).json()) as StopResult & { runs: StopResult[] };
       feed.poke();
-      return result;
+      return isMany ? result.runs : result;
     } catch (cause) {
       if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
-      return { run: null, status: "idle", stopped: false };
+      return isMany ? [] : { run: null, status: "idle", stopped: false };
     }
+  }
+
+  /** What a stop without a name means here, as the server would say. */
+  function newest(): string | undefined {
+    const { activeRuns } = view.content();
+    return ([...activeRuns].reverse().find((run) => run.status === "running") ?? activeRuns[0])?.id;
   }
 
   async function annotate(annotation: NewAnnotation): Promise<string> {
@@ -434,6 +481,9 @@ export function createSession(id: string, wire: Wire): Session {
     tell();
   }
 }
+
+const partsOf = (input: string | NewMessage | undefined) =>
+  typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
 
 /** A listener that throws must not end the feed. It is the application's error, so it goes where those go. */
 export function safely(work: () => void): void {

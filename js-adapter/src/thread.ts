@@ -42,6 +42,8 @@ export interface Thread {
   sending(runId: string, messages: readonly ChatMessage[]): void;
   /** The server has it. */
   accepted(runId: string, messageId: string): void;
+  /** An agent that is running was told the message: there will be no such run. */
+  told(runId: string): void;
   /** It was not taken: there will be no such run. */
   refused(runId: string): void;
   /** The chat does not wait any more. What the run says from now on is not shown before it has ended. */
@@ -79,6 +81,10 @@ export function createThread(options: ThreadOptions): Thread {
   let isStale = false;
   /** Something of others came after what was sent last: if that comes now, the chat shows it too early. */
   let isOvertaken = false;
+
+  /** Id of the reply that `run` writes. What is not of it waits for its end: a chat shows one after the other. */
+  let writes: string | undefined;
+  let later: Chunk[] = [];
 
   // What the chat does.
   let waiting: string | undefined;
@@ -187,6 +193,11 @@ export function createThread(options: ThreadOptions): Thread {
       if (absences > 0) conversation.later(0);
       feed.poke();
     },
+    told(runId) {
+      for (const [id, each] of unsent) if (each.runId === runId) unsent.delete(id);
+      if (waiting === runId) conclude(runId);
+      if (own === runId) own = undefined;
+    },
     refused(runId) {
       if (waiting === runId) waiting = undefined;
       if (own === runId) own = undefined;
@@ -246,7 +257,8 @@ export function createThread(options: ThreadOptions): Thread {
     isTold ||= messages.length > 0;
     leaf = found.leaf;
     expected = active;
-    run = quiet = undefined;
+    run = quiet = writes = undefined;
+    later = [];
     isStale = isOvertaken = false;
     muted.clear();
     suspects.clear();
@@ -283,9 +295,15 @@ export function createThread(options: ThreadOptions): Thread {
   /** False: the chat cannot be told this by going on. */
   function take(chunk: Chunk): boolean {
     const place = placeOf(chunk);
+    if (isOfAnother(chunk, place !== undefined)) {
+      later.push(chunk);
+      return true;
+    }
     if (chunk.type === "RUN_STARTED") {
       const runId = runOf(chunk);
+      if (runId === run) return true;
       if (place !== undefined) {
+        writes = place.message;
         if (runId !== expected && place.parent !== leaf) return false;
         leaf = place.message ?? leaf;
         isOvertaken ||= runId !== own;
@@ -299,6 +317,15 @@ export function createThread(options: ThreadOptions): Thread {
     const isOf = quiet !== undefined && chunk.messageId === quiet;
     if (!isOf && !(run !== undefined && muted.has(run))) give(chunk);
     return true;
+  }
+
+  /** Whether a chunk is not of the run that is being told. */
+  function isOfAnother(chunk: Chunk, isPlaced: boolean): boolean {
+    if (run === undefined || writes === undefined) return false;
+    const runId = runOf(chunk);
+    if (runId !== undefined) return runId !== run;
+    const id = (chunk.messageId ?? chunk.toolCallId) as string | undefined;
+    return isPlaced || (id !== undefined && !id.startsWith(writes));
   }
 
   /** A whole message begins, of this chat or of another. */
@@ -330,7 +357,11 @@ export function createThread(options: ThreadOptions): Thread {
       isStale = true;
       give(isMuted && chunk.type === "RUN_ERROR" ? finished(runId) : chunk);
     }
-    if (until === undefined || until !== runId) return !isSuspect;
+    if (until === undefined || until !== runId) {
+      const held = later;
+      later = [];
+      return !isSuspect && held.every(take);
+    }
     const taker = queue;
     rest();
     taker?.end();

@@ -1,6 +1,7 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
 import { StrandlineResyncError } from "./errors.js";
-import type { SessionMessage } from "./fold.js";
+import type { MessagePart, SessionMessage } from "./fold.js";
+import { STEERING, type SubmitPolicy } from "./protocol.js";
 import { createReply, type Reply } from "./reply.js";
 import type { Chunk } from "./sse.js";
 
@@ -11,8 +12,21 @@ export interface SessionInfo {
   readonly archived: boolean;
   readonly createdAt: number;
   readonly updatedAt: number;
-  /** Id of the newest run that has not ended. */
+  /** Id of the first run of the conversation that has not ended: the reply that is being written. */
   readonly activeRun: string | null;
+  /** What becomes of messages that come meanwhile, where they do not say. Null: what the server does by default. */
+  readonly submit: SubmitPolicy | null;
+}
+
+/** What a running agent was told and has not taken. When the run ends it becomes a message with this id. */
+export interface SessionNote {
+  readonly id: string;
+  readonly run: string;
+  /** `user:<id>` */
+  readonly by: string;
+  readonly at: number;
+  readonly parts: readonly MessagePart[];
+  readonly metadata?: unknown;
 }
 
 export interface SessionRun {
@@ -85,6 +99,8 @@ export interface Content {
   readonly activeRuns: readonly SessionRun[];
   /** What other agents say beside the replies, oldest first, at most the newest 50. */
   readonly spawned: readonly SpawnedMessage[];
+  /** Oldest first. */
+  readonly notes: readonly SessionNote[];
   readonly readers: readonly SessionReader[];
   /** Of messages that have annotations: by message id, then by type (§19.3). */
   readonly annotations: Annotations;
@@ -132,7 +148,7 @@ interface Snapshot {
   messages: SessionMessage[];
   versions: Versions;
   page: { before: string | null };
-  active: { run: string; messageId: string; chunks: Chunk[] }[];
+  active: { run: string; messageId: string; chunks: Chunk[]; notes?: SessionEvent[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
   annotations: Annotations;
@@ -154,6 +170,7 @@ export function createView(isPartial = false): View {
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
   let activeRuns: readonly SessionRun[] = [];
+  let notes: readonly SessionNote[] = [];
   let readers: readonly SessionReader[] = [];
   let annotations: Annotations = {};
   let before: string | null = null;
@@ -178,7 +195,7 @@ export function createView(isPartial = false): View {
       );
       if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
         shownBeside = spawned;
-      const rest = { runs, activeRuns, readers, annotations, hasOlder: before !== null };
+      const rest = { runs, activeRuns, notes, readers, annotations, hasOlder: before !== null };
       return { info, messages: shown, spawned: shownBeside, ...rest };
     },
     reply(run) {
@@ -198,6 +215,7 @@ export function createView(isPartial = false): View {
       info = before = null;
       path = [];
       beside = [];
+      notes = [];
       take([]);
       readers = [];
       annotations = {};
@@ -214,14 +232,15 @@ export function createView(isPartial = false): View {
         readers = event.readers as SessionReader[];
         return;
       case "session-changed": {
-        const { title = null, archived = false } = event as Partial<SessionInfo>;
-        note({ title, archived, updatedAt: event.at as number });
+        const { title = null, archived = false, submit = null } = event as Partial<SessionInfo>;
+        note({ title, archived, submit, updatedAt: event.at as number });
         return;
       }
       case "message-created": {
         const { message_id: id, role, parts, metadata } = event;
         const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
         append(event, { version: event.message as string, message });
+        settle(({ id }) => id === message.id);
         if (role === "user" && info?.title === null) note({ title: titleOf(message) });
         return;
       }
@@ -243,6 +262,12 @@ export function createView(isPartial = false): View {
         return;
       case "appended":
         known(run).push(event.chunks as Chunk[]);
+        for (const { type, id } of event.chunks as Chunk[]) {
+          if (type === STEERING) settle((one) => one.id === id);
+        }
+        return;
+      case "steered":
+        notes = [...notes, noteOf(run, event)];
         return;
       case "message-reset":
         known(run).reset();
@@ -252,6 +277,8 @@ export function createView(isPartial = false): View {
         change(run, { status, reason, error, endedAt } as Partial<SessionRun>);
         note({ updatedAt: endedAt as number });
         known(run);
+        // Those that become messages do so next.
+        settle((one) => one.run === run);
         ends.set(run, event);
         for (const old of [...ends.keys()].slice(0, -MOST_ENDED)) {
           ends.delete(old);
@@ -280,6 +307,7 @@ export function createView(isPartial = false): View {
     annotations = rest.annotations;
     before = isPartial ? null : page.before;
     const writing = new Map<string, Reply>();
+    notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));
     for (const { run, messageId, chunks } of active) {
       const reply = createReply(messageId);
       reply.push(chunks);
@@ -321,7 +349,11 @@ export function createView(isPartial = false): View {
   function take(next: readonly SessionRun[]): void {
     runs = next;
     activeRuns = runs.filter(({ status, spawned }) => ACTIVE.has(status) && !spawned);
-    note({ activeRun: activeRuns.at(-1)?.id ?? null });
+    note({ activeRun: activeRuns[0]?.id ?? null });
+  }
+
+  function settle(isSettled: (one: SessionNote) => boolean): void {
+    if (notes.some(isSettled)) notes = notes.filter((one) => !isSettled(one));
   }
 
   function known(run: string): Reply {
@@ -335,6 +367,9 @@ export function createView(isPartial = false): View {
     ends.clear();
   }
 }
+
+const noteOf = (run: string, { message_id: id, by, at, parts, metadata }: SessionEvent): SessionNote =>
+  ({ id, run, by, at, parts, ...(metadata !== undefined && { metadata }) }) as SessionNote;
 
 const entryOf = (version: string, reply: Reply): Entry => ({
   version,

@@ -11,7 +11,8 @@
     ├── Forbidden                      403
     ├── NotFound                       404 unknown, or somebody else's: they look alike
     ├── Conflict                       409 the store has decided otherwise
-    │   └── ContinuationUnsupported    409
+    │   ├── ContinuationUnsupported    409
+    │   └── Busy                       409 a reply is being written, and the policy is to refuse
     ├── TooMany                        429 a limit was reached
     ├── Unavailable                    503 try again
     │   ├── ShuttingDown
@@ -117,6 +118,16 @@ class ContinuationUnsupported(Conflict):
     """A continuation (tool output, approval) was recognised, but is not supported yet."""
 
     code, title = "continuation-unsupported", "Continuing a reply is not supported yet"
+
+
+class Busy(Conflict):
+    """A reply is being written and the message may not interrupt it, wait or be told to it. ``run`` is that reply's, as
+    history answers tell it."""
+
+    code, title = "busy", "A reply is being written"
+
+    def __init__(self, detail: str, run: Mapping[str, Any]) -> None:
+        super().__init__(detail, members={"activeRun": run})
 
 
 class TooMany(StrandlineError):

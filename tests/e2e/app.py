@@ -9,6 +9,7 @@ come out of an async generator that the agent returns, as a model's stream would
 ``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``.
 The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed;
 called again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
+``attend N every M ms`` counts like that and says what it is told in between: ``1 2 (faster) 3``.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 """
@@ -33,6 +34,7 @@ RESTART = re.compile(r"restart after (\d+) ms")
 REPLACE = re.compile(r"replace after (\d+) ms")
 STEP = re.compile(r"step again after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
+ATTEND = re.compile(r"attend (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
@@ -56,6 +58,15 @@ async def relayed(run: Run, to: int, pause: float) -> AsyncIterator[str]:
             await asyncio.sleep(pause)
     finally:
         record("provider-closed", run, given=given, whole=given == to)
+
+
+async def attended(run: Run, to: int, pause: float) -> None:
+    """Counting, with an ear for what it is told."""
+    for number in range(1, to + 1):
+        for note in run.take_steering():
+            await run.text(f"({note.text}) ")
+        await run.text(f"{number} ")
+        await asyncio.sleep(pause)
 
 
 async def restarted(run: Run, pause: float) -> None:
@@ -105,6 +116,8 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
             await replaced(run, int(match[1]) / 1000)
         elif (match := STEP.fullmatch(asked)) is not None:
             await stepped(run, int(match[1]) / 1000)
+        elif (match := ATTEND.fullmatch(asked)) is not None:
+            await attended(run, int(match[1]), int(match[2]) / 1000)
         elif (match := PERFORM.fullmatch(asked)) is not None:
             await performed(run, scripts[match[1]])
         else:

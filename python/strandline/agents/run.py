@@ -15,6 +15,7 @@ import orjson
 from strandline.agents.prompt import prompt
 from strandline.agents.republishing import Republisher
 from strandline.agents.spawning import Spawned, Spawner
+from strandline.agents.steering import Steered
 from strandline.agents.writing import aclose
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.coalesce import PROGRESS
@@ -27,7 +28,7 @@ from strandline.settings import Settings
 _T = TypeVar("_T")
 
 
-class Run(Republisher):
+class Run(Republisher, Steered):
     """One execution of an agent. All methods that add content are coroutines; they wait when the store is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended (it was

@@ -61,6 +61,8 @@ class Writer:
         self._ending: Ending | None = None
         self._closed = False
         self._held: asyncio.Event | None = None
+        self._taken: set[str] = set()
+        self._loop = asyncio.get_running_loop()
 
     async def append(self, chunk: Chunk) -> None:
         """Add one AI SDK ``UIMessageChunk`` (ai@7.0.173). ``start``, ``finish``, ``abort`` and ``error`` belong to the

@@ -48,6 +48,19 @@ def error_frame(code: str, text: str) -> bytes:
     return frame({"type": "RUN_ERROR", "message": text, "code": code})
 
 
+def told(thread: str, run: str, receipt: Mapping[str, str]) -> bytes:
+    """The answer to a message that was told to an agent which is running (PROTOCOL §14.4): a run of no content, which
+    is in no log. ``run`` is the id that the client gave the run it asked for."""
+    about = {"threadId": thread, "runId": run}
+    done = {"outcome": {"type": "success"}, "metadata": {"tanstack": {"finishReason": "stop"}}}
+    events: Events = [
+        {"type": "RUN_STARTED", **about, "protocolVersion": PROTOCOL_VERSION},
+        {"type": "CUSTOM", "name": "strandline-steered", "value": receipt},
+        {"type": "RUN_FINISHED", **about, **done},
+    ]
+    return b"".join(frame(event) for event in events)
+
+
 RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open stream cannot show. Load it again.")
 
 

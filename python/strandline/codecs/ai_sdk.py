@@ -27,6 +27,12 @@ def error_frame(code: str, text: str) -> bytes:
     return frame({"type": "error", "errorText": text, "code": code})
 
 
+def told_frame(receipt: Mapping[str, str]) -> bytes:
+    """The answer to a message that was told to an agent which is running (PROTOCOL §14.4). It is in no log and no
+    message: what clients of ai do not know they leave alone."""
+    return frame({"type": "data-strandline", "data": {"steered": receipt}, "transient": True})
+
+
 RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open stream cannot show. Load it again.")
 
 

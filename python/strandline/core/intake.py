@@ -33,13 +33,14 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class Request:
     """A POST. ``message_id`` is the AI SDK wire's ``messageId``, ``key`` the idempotency key; ``run`` is the id that an
-    AG-UI client gives the run it asks for (trigger RUN)."""
+    AG-UI client gives the run it asks for (trigger RUN); ``submit`` the policy (``policy.py``) for this message."""
 
     trigger: str
     message_id: str | None
     last: Incoming | None
     key: str | None
     run: str | None = None
+    submit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

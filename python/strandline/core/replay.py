@@ -10,7 +10,6 @@ from enum import Enum
 
 from strandline.core.events import Event, frames_in, run_of
 from strandline.core.offset import Cursor, MalformedCursor, Standing, parse, standing
-from strandline.core.records import RunRecord
 from strandline.core.session import SessionState
 
 
@@ -69,11 +68,11 @@ def plan_named(state: SessionState, run_id: str) -> Plan:
 
 
 def plan_fresh(state: SessionState, owed: str | None) -> Plan:
-    """A reader without cursor gets the newest active run, else the one that it is owed (PROTOCOL §6.6)."""
-    active = state.active()
-    if active:
-        return Whole(active[-1].id)
-    return Whole(owed) if owed is not None and owed in state.runs else NOTHING
+    """A reader without cursor gets the run that it is owed (PROTOCOL §6.6), else the one that is being written."""
+    if owed is not None and owed in state.runs:
+        return Whole(owed)
+    current = state.current()
+    return Whole(current.id) if current is not None else NOTHING
 
 
 def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan | Unresumable:
@@ -91,6 +90,6 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
 
 
 def fallback(state: SessionState) -> str | None:
-    """The run to show in full to a reader whose cursor says nothing: the newest active one, else the newest."""
-    runs: list[RunRecord] = state.active() or [run for run in state.runs.values() if not run.spawned]
-    return runs[-1].id if runs else None
+    """The run to show in full to a reader whose cursor says nothing: the one that is being written, else the newest."""
+    run = state.current() or next((run for run in reversed(state.runs.values()) if not run.spawned), None)
+    return run.id if run is not None else None

@@ -140,6 +140,33 @@ class SessionState:
                     found.append(run)
         return found
 
+    def roots(self) -> list[RunRecord]:
+        """The active runs of the conversation itself, in its order."""
+        active = self.active()
+        return active if len(active) < 2 else sorted(active, key=self._began)
+
+    def current(self) -> RunRecord | None:
+        """The reply that is being written, as far as one is shown at a time: the first one of the conversation."""
+        return next(iter(self.roots()), None)
+
+    def running(self) -> RunRecord | None:
+        """The run that a stop or a note without name means: the newest one of the conversation that is running."""
+        return next((run for run in reversed(self.roots()) if run.status is Status.RUNNING), None)
+
+    def turn(self) -> RunRecord | None:
+        """The queued run that may start now: nothing before it is being written or waits for a decision."""
+        first = self.current()
+        if first is None or first.status is not Status.QUEUED:
+            return None
+        before = {message.version for message in self.path(first.parent)} if first.parent is not None else set()
+        return None if any(decision.message in before for decision in self.waiting()) else first
+
+    def _began(self, run: RunRecord) -> int:
+        """Where a run stands in the conversation: a continuation stands where the message that it goes on with does."""
+        while run.parent_run is not None and not run.spawned:
+            run = self.runs[run.parent_run]
+        return run.first_seq
+
     def appended(self, count: int) -> Change:
         """What ``count`` more events change that only append to messages."""
         return Change(self.record, self.last_seq + count, {}, {})

@@ -9,6 +9,7 @@ from strandline.codecs.ag_ui_messages import ui_messages
 from strandline.core.paging import Page, page_of
 from strandline.core.records import MessageRecord
 from strandline.errors import Unprocessable
+from strandline.runtime.history import settled_path
 from strandline.runtime.live import LiveSession
 from strandline.runtime.thread_ag_ui import place_after_history, renewals
 from strandline.stores.port import Store
@@ -22,16 +23,15 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
         return _answer([], None, None, None, None)
     renewed = await renewals(session, store)
     # The active run, the path and the cursor are read together, without an await; stored messages do not change.
-    runs = session.state.active()
-    writing = {run.message for run in runs}
-    path = [message for message in session.state.path() if message.version not in writing]
+    current = session.state.current()
+    path = settled_path(session.state)
     cursor = str(place_after_history(session, renewed))
     chosen = _page(path, limit, before)
     stored = await store.messages(session.id, [message.version for message in chosen.messages])
     if session.feed.deleted:
         return await hydrated(None, store, None, None)
     leaf = path[-1].message_id if path else None
-    return _answer(stored, runs[-1].id if runs else None, chosen.before, cursor, leaf)
+    return _answer(stored, current.id if current is not None else None, chosen.before, cursor, leaf)
 
 
 def _answer(

@@ -12,6 +12,7 @@ from starlette.requests import Request as HTTPRequest
 from strandline.core.chunks import complaint
 from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
+from strandline.core.policy import POLICIES
 from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
 from strandline.http.wire import KEY_HEADER
@@ -37,8 +38,11 @@ _FORBIDDEN_IN_TITLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _OWN = frozenset({"id", "messages", "trigger", "messageId"})
 
 
-def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request, dict[str, Any]]:
-    """The session id, the request, and everything else in the body. Raises Unprocessable or InvalidId."""
+def chat_request(
+    body: Mapping[str, Any], key: str | None, submit: str | None = None
+) -> tuple[str, Request, dict[str, Any]]:
+    """The session id, the request, and everything else in the body; ``submit`` is the header of that name. Raises
+    Unprocessable or InvalidId."""
     chat_id = check_id(body.get("id"), "id")
     trigger, message_id = _asked(body)
     messages = body.get("messages")
@@ -48,12 +52,14 @@ def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request
     if key is not None:
         check_id(key, KEY_HEADER)
     rest = {name: value for name, value in body.items() if name not in _OWN}
-    return chat_id, Request(trigger, message_id, last, key), rest
+    return chat_id, Request(trigger, message_id, last, key, submit=policy_in(submit)), rest
 
 
-def session_request(body: Mapping[str, Any], key: str | None) -> tuple[Request, Mapping[str, Any]]:
-    """The request that is posted to a session (PROTOCOL §8.7), and the `body` that the agent sees. Raises Unprocessable
-    or InvalidId."""
+def session_request(
+    body: Mapping[str, Any], key: str | None, submit: str | None = None
+) -> tuple[Request, Mapping[str, Any]]:
+    """The request that is posted to a session (PROTOCOL §8.7), and the `body` that the agent sees; ``submit`` is the
+    header of that name. Raises Unprocessable or InvalidId."""
     trigger, message_id = _asked(body)
     message, along = body.get("message"), body.get("body")
     if message is None and trigger == SUBMIT:
@@ -63,7 +69,15 @@ def session_request(body: Mapping[str, Any], key: str | None) -> tuple[Request, 
     if key is not None:
         check_id(key, KEY_HEADER)
     last = incoming(message) if message is not None else None
-    return Request(trigger, message_id, last, key), along or {}
+    policy = policy_in(body["submit"] if body.get("submit") is not None else submit)
+    return Request(trigger, message_id, last, key, submit=policy), along or {}
+
+
+def policy_in(submit: Any) -> str | None:
+    """A submit policy that a client names. Raises Unprocessable."""
+    if submit is not None and submit not in POLICIES:
+        raise Unprocessable(f"The submit policy must be one of {', '.join(POLICIES)}.", code="invalid-request")
+    return None if submit is None else str(submit)
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -77,11 +91,17 @@ def _asked(body: Mapping[str, Any]) -> tuple[str, str | None]:
 def changes_in(body: Mapping[str, Any]) -> Changes:
     """What a session is to become (PROTOCOL §8.3). Raises Unprocessable."""
     for name in body:
-        if name not in ("title", "archived"):
-            raise Unprocessable("Only `title` and `archived` of a session can be changed.", code="invalid-request")
+        if name not in ("title", "archived", "submit"):
+            raise Unprocessable(
+                "Only `title`, `archived` and `submit` of a session can be changed.", code="invalid-request"
+            )
     if not isinstance(archived := body.get("archived"), bool | None):
         raise Unprocessable("`archived` must be true or false.", code="invalid-request")
-    return Changes((title_in(body["title"]),) if "title" in body else None, archived)
+    return Changes(
+        (title_in(body["title"]),) if "title" in body else None,
+        archived,
+        (policy_in(body["submit"]),) if "submit" in body else None,
+    )
 
 
 def title_in(title: Any) -> str | None:

@@ -13,7 +13,7 @@ from strandline.codecs.ag_ui_messages import ContentInvalid, user_parts
 from strandline.core.ids import check_id
 from strandline.core.intake import RUN, Incoming, Request
 from strandline.errors import ContinuationUnsupported, Unprocessable
-from strandline.http.intake import incoming
+from strandline.http.intake import incoming, policy_in
 
 _PASSED_ON = ("context", "state", "tools")
 
@@ -28,9 +28,9 @@ def run_ids(body: Mapping[str, Any], header: str | None) -> tuple[str, str]:
     return session_id, run_id
 
 
-def run_request(body: Mapping[str, Any], run_id: str) -> tuple[Request, dict[str, Any]]:
-    """The request, and what the agent sees as ``run.body``. Raises Unprocessable, InvalidId or
-    ContinuationUnsupported."""
+def run_request(body: Mapping[str, Any], run_id: str, submit: str | None = None) -> tuple[Request, dict[str, Any]]:
+    """The request, and what the agent sees as ``run.body``; ``submit`` is the header of that name. Raises
+    Unprocessable, InvalidId or ContinuationUnsupported."""
     messages = body.get("messages")
     if not isinstance(messages, list):
         raise Unprocessable("`messages` must be a list of AG-UI messages.", code="invalid-request")
@@ -42,7 +42,7 @@ def run_request(body: Mapping[str, Any], run_id: str) -> tuple[Request, dict[str
             "This looks like tool outputs or decisions for an existing reply; continuing a reply is not supported yet. "
             "The last of `messages` must be a user message."
         )
-    return Request(RUN, None, _user_message(last), run_id, run_id), _agent_body(body)
+    return Request(RUN, None, _user_message(last), run_id, run_id, policy_in(submit)), _agent_body(body)
 
 
 def _user_message(message: Mapping[str, Any]) -> Incoming:

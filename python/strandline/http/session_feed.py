@@ -27,7 +27,7 @@ from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import annotated, beside_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
 from strandline.runtime.history import MOST_SPAWNED
-from strandline.runtime.live import LiveRun, LiveSession, SessionGone
+from strandline.runtime.live import LiveRun, LiveSession, Note, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
 from strandline.runtime.reading_session import session_stream
@@ -115,7 +115,12 @@ async def view(
     state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
-        {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted)}
+        {
+            "run": live.id,
+            "messageId": live.fold.message_id,
+            "chunks": _chunks(live, wanted),
+            "notes": [_note(note, wanted) for note in live.notes.values()],
+        }
         for live in session.live.values()
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
     ]
@@ -124,7 +129,7 @@ async def view(
     shown_of = {each.version for each in (*path, *others)}
     writing = {live.message: _message(live, wanted) for live in session.live.values() if live.message in shown_of}
     data = {
-        "session": session_plain(state.record, state.active()),
+        "session": session_plain(state.record, state.current()),
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
@@ -162,6 +167,12 @@ def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:
     return orjson.Fragment(
         live.snapshot(f"{wanted.key} chunks", lambda fold: orjson.dumps(wanted.chunks(unfold(fold))))
     )
+
+
+def _note(note: Note, wanted: Filter) -> dict[str, Any]:
+    """What the agent was told and has not taken, in the words of its event."""
+    plain = {"at": note.at, "by": note.by, "message_id": note.id, "parts": wanted.parts(note.parts)}
+    return plain if note.metadata is None else {**plain, "metadata": note.metadata}
 
 
 def _message(live: LiveRun, wanted: Filter) -> orjson.Fragment:

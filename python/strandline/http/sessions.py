@@ -1,4 +1,4 @@
-"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, messages, send, stop."""
+"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, read, send, steer, stop."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.core.annotation import summaries
 from strandline.core.ids import check_id
+from strandline.core.intake import SUBMIT
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.session import SessionState
@@ -21,11 +22,12 @@ from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
 from strandline.http.problems import problem_route, read_json
+from strandline.http.steering import steered
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
-from strandline.http.wire import AGENT_HEADER, KEY_HEADER
+from strandline.http.wire import AGENT_HEADER, KEY_HEADER, SUBMIT_HEADER
 from strandline.runtime.history import page
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.service import Service
 from strandline.stores.port import Place
 
@@ -60,7 +62,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return JSONResponse(
             {
                 "sessions": [
-                    session_plain(record, loaded[record.id].state.active() if record.id in loaded else [])
+                    session_plain(record, loaded[record.id].state.current() if record.id in loaded else None)
                     for record in shown
                     if allows(identity, record, Action.READ)
                 ],
@@ -113,7 +115,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def send(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(session_id, "id")
         body = await read_json(request, settings.max_body)
-        asked, along = session_request(body, request.headers.get(KEY_HEADER))
+        asked, along = session_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
         session, run = await service.sessions.submit(
             session_id,
             asked,
@@ -121,8 +123,27 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
+        if isinstance(run, Receipt):
+            return JSONResponse(steered(session, run), status_code=202)
         queued = Cursor(session.state.record.epoch, run.first_seq, 1)
         return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+
+    @routes.post("/{session_id:anything}/steer")
+    async def steer(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        check_id(session_id, "id")
+        body = await read_json(request, settings.max_body)
+        asked, along = session_request({**body, "trigger": SUBMIT}, request.headers.get(KEY_HEADER))
+        if asked.last is None or asked.last.role != "user":
+            raise Unprocessable("`message` must be a user message.", code="invalid-message")
+        session, receipt = await service.sessions.steer(
+            session_id,
+            asked.last,
+            check_id(body["run"], "run") if body.get("run") is not None else None,
+            caller_of(identity, along),
+            lambda record: allows(identity, record, Action.SUBMIT),
+            asked.key,
+        )
+        return JSONResponse(steered(session, receipt), status_code=202)
 
     @routes.post("/{session_id:anything}/stop")
     async def stop(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -159,7 +180,7 @@ def beside_plain(state: SessionState, message: MessageRecord) -> dict[str, Any]:
     return {"run": run.id, "agent": run.agent, "parent": parent.message_id if parent is not None else None}
 
 
-def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:
+def session_plain(record: SessionRecord, active: RunRecord | None) -> dict[str, Any]:
     """A session as lists and snapshots show it (PROTOCOL §8.1)."""
     return {
         "id": record.id,
@@ -167,7 +188,8 @@ def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, A
         "archived": record.archived,
         "createdAt": record.created_at,
         "updatedAt": record.updated_at,
-        "activeRun": active[-1].id if active else None,
+        "activeRun": active.id if active is not None else None,
+        "submit": record.submit,
     }
 
 
@@ -197,7 +219,7 @@ def _whole_path(session_id: str) -> str:
 
 def _one(session: LiveSession, status: int = 200) -> JSONResponse:
     return JSONResponse(
-        {"session": session_plain(session.state.record, session.state.active())}, status_code=status, headers=_FRESH
+        {"session": session_plain(session.state.record, session.state.current())}, status_code=status, headers=_FRESH
     )
 
 

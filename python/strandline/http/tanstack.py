@@ -9,6 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
+from strandline.codecs import ag_ui
+from strandline.codecs.sse import OPENING
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
@@ -19,7 +21,9 @@ from strandline.http.hydrate import hydrated
 from strandline.http.intake import ODD, caller_of, limit_of, stop_reason
 from strandline.http.problems import problem_route, read_json
 from strandline.http.run_input import run_ids, run_request
-from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
+from strandline.http.steering import steered
+from strandline.http.stopping import answered, several
+from strandline.http.stream import Stream, cursor_of, once, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
     AGENT_HEADER,
     CURSOR_HEADER,
@@ -30,8 +34,9 @@ from strandline.http.wire import (
     REPLAY_TAIL,
     RESPOND_ASYNC,
     RUN_HEADER,
+    SUBMIT_HEADER,
 )
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin, resync
 from strandline.runtime.run_ids import RunIds
 from strandline.runtime.service import Service
@@ -93,7 +98,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if presented is not None:
             # A reconnect: it never starts anything.
             return await stream(request, identity, await visible(session_id, identity), run_id, presented)
-        asked, rest = run_request(body, run_id)
+        asked, rest = run_request(body, run_id, request.headers.get(SUBMIT_HEADER))
         found = await service.sessions.find(session_id)
         if not allows(identity, found.state.record if found is not None else None, Action.SUBMIT):
             raise NotFound("There is no such session.")
@@ -113,8 +118,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             )
 
         session: LiveSession
-        run: RunRecord
+        run: RunRecord | Receipt
         session, run = await claims.using(service.store, session_id, run_id, submitted)
+        if isinstance(run, Receipt):
+            if later:
+                return JSONResponse(steered(session, run), 202, headers={"Preference-Applied": RESPOND_ASYNC})
+            told = OPENING + ag_ui.told(session_id, run_id, {"run": run.run, "messageId": run.message_id})
+            return Stream(once(told), settings, {})
         if later:
             started = {"runId": run.id, "messageId": run.message_id}
             return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
@@ -164,6 +174,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         body = await read_json(request, settings.max_body)
         session_id = check_id(body.get("threadId"), "threadId")
         run_id = check_id(body["runId"], "runId") if body.get("runId") is not None else None
+        agent, every = several(body, {"runId": run_id} if run_id is not None else {})
         session = await visible(session_id, identity)
         arrived = session is not None and run_id in session.state.runs
         answer = await service.sessions.stop(
@@ -175,8 +186,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             # The id of a run is also its key: a stop that overtakes the POST is remembered by it.
             key=None if arrived else run_id,
             reason=stop_reason(body),
+            agent=agent,
+            every=every,
         )
-        return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
+        return answered(answer)
 
     @routes.api_route("", methods=["PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
     @routes.api_route(

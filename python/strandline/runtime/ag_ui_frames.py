@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
-from strandline.core.events import Event, MessageCreated, RunEnded, run_of
+from strandline.core.events import Event, MessageCreated, RunEnded, RunStarted, run_of
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.runtime.feed import Entry, Feed
@@ -44,6 +44,11 @@ class Told:
     recap: bytes | None = None
 
     @property
+    def of_run(self) -> tuple[bytes, ...]:
+        """The frames for who reads this run alone, and was told at its beginning that it exists."""
+        return () if isinstance(self.event, RunStarted) else self.frames
+
+    @property
     def resync(self) -> bool:
         """True when open streams cannot be shown what happened here."""
         return self.recap is not None
@@ -53,11 +58,13 @@ class Encoding:
     """One run on its way into frames: every event of it before number ``position`` was taken. ``renewed``: the newest
     event that open streams could not be shown; ``over``: the run's last event was taken."""
 
-    __slots__ = ("_encoder", "_epoch", "over", "position", "renewed")
+    __slots__ = ("_again", "_encoder", "_epoch", "_first", "over", "position", "renewed")
 
     def __init__(self, session: LiveSession, run: RunRecord) -> None:
         self._encoder = Encoder(session.id, wire_id(session))
         self._epoch = session.state.record.epoch
+        self._first = run.first_seq
+        self._again = ag_ui.started(session.id, run, wire_id(session))
         self.position = run.first_seq
         self.renewed: int | None = None
         self.over = False
@@ -67,6 +74,9 @@ class Encoding:
         known = feed.frames(_FRAMES, seq) if feed is not None else None
         frames = self._encoder.frames(self._epoch, seq, event, known)
         recap = None
+        if isinstance(event, RunStarted) and seq != self._first + 1:
+            # It has waited: to who follows the whole thread it begins now.
+            frames = (ag_ui.frame(self._again, Cursor(self._epoch, seq, 1)),)
         if frames and frames[-1] is ag_ui.RESYNC_FRAME:
             self.renewed = seq
             recap = ag_ui.recapped(self._encoder.recap or [], Cursor(self._epoch, seq, len(frames)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from strandline.core.offset import Cursor
 from strandline.core.paging import beside, page_of
@@ -39,28 +40,51 @@ class History:
 
 
 async def history(session: LiveSession, store: Store) -> History:
-    """All of the active path (PROTOCOL §6.6), without what was spawned beside it."""
-    return await _page(session, store, len(session.state.messages), None, None, spawned=False)
+    """The active path up to the reply that is being written (PROTOCOL §6.6), without what was spawned beside it."""
+    settled = settled_path(session.state)
+    return await _page(session, store, settled, len(session.state.messages), None, None, spawned=False)
+
+
+def settled_path(state: SessionState) -> list[MessageRecord]:
+    """The active path before the first reply that is being written. What comes after that is for who can show more
+    than one thing that is still to come: a client that appends the reply to its history would show it in the wrong
+    place."""
+    writing = {run.message for run in state.active()}
+    return list(takewhile(lambda message: message.version not in writing, state.path()))
 
 
 async def page(
-    session: LiveSession, store: Store, limit: int, *, before: str | None = None, after: str | None = None
+    session: LiveSession,
+    store: Store,
+    limit: int,
+    *,
+    before: str | None = None,
+    after: str | None = None,
+    path: list[MessageRecord] | None = None,
 ) -> History:
-    """One page of the active path (PROTOCOL §8.6), and what has been spawned beside it. Raises Unprocessable for a
-    ``before`` or ``after`` that is not on it, NotFound for a session that was deleted meanwhile."""
-    return await _page(session, store, limit, before, after, spawned=True)
+    """One page of the active path (PROTOCOL §8.6), and what has been spawned beside it; or of ``path``. Raises
+    Unprocessable for a ``before`` or ``after`` that is not on it, NotFound for a session that was deleted meanwhile."""
+    shown = session.state.path() if path is None else path
+    return await _page(session, store, shown, limit, before, after, spawned=path is None)
 
 
 async def _page(
-    session: LiveSession, store: Store, limit: int, before: str | None, after: str | None, *, spawned: bool
+    session: LiveSession,
+    store: Store,
+    path: list[MessageRecord],
+    limit: int,
+    before: str | None,
+    after: str | None,
+    *,
+    spawned: bool,
 ) -> History:
     state = session.state
     active = state.active()
-    found = page_of(state.path(), {run.message for run in active}, limit, before=before, after=after)
+    found = page_of(path, {run.message for run in active}, limit, before=before, after=after)
     if found is None:
         name = "before" if before is not None else "after"
         raise Unprocessable(f"`{name}` is not a message of this conversation (any more).", code="unknown-message")
-    epoch = state.record.epoch
+    epoch, current = state.record.epoch, state.current()
     writing = [run for run in state.runs.values() if run.active] if spawned else active
     cursor = Cursor(epoch, writing[0].first_seq, 0) if writing else session.feed.cursor(epoch)
     runs = _runs_of(state, found.messages)
@@ -74,7 +98,7 @@ async def _page(
         raise NotFound("There is no such session.")
     on_path = [message for message in messages if not message.spawned]
     off_path = [message for message in messages if message.spawned]
-    return History(on_path, runs, active[-1] if active else None, cursor, found.before, found.after, off_path)
+    return History(on_path, runs, current, cursor, found.before, found.after, off_path)
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from strandline.core.checkpoints import Checkpoints
+from strandline.core.chunks import STEERING
 from strandline.core.coalesce import Coalescer
-from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, frames_in
+from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, Steered, frames_in
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
@@ -20,6 +21,10 @@ from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
 logger = logging.getLogger("strandline.session")
+
+
+MAX_RECEIPTS = 256
+"""Messages per session that are known to have been told to an agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,40 @@ class Caller:
     def by(self) -> str:
         """How events name this caller."""
         return f"user:{self.user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What somebody told a running agent: a user message that has not become one. ``by`` is who, as events name it;
+    ``caller`` the same as the agent knows it, None after a restart."""
+
+    id: str
+    parts: tuple[Mapping[str, Any], ...]
+    by: str
+    at: int
+    metadata: Any = None
+    caller: Caller | None = None
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "\n\n".join(str(part["text"]) for part in self.parts if part.get("type") == "text")
+
+    @property
+    def device(self) -> str | None:
+        """The device that it came from, if that is known."""
+        return self.caller.device if self.caller is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That an agent was told a message: the run, the number of the event, and how to know the request again."""
+
+    run: str
+    message_id: str
+    parts: tuple[Mapping[str, Any], ...]
+    seq: int
+    key: str | None = None
 
 
 class Pending(Coalescer):
@@ -97,16 +136,19 @@ class Claimed:
 
 
 class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``base`` is what its
-    message said before it, None where that was nothing; ``checkpoints`` those that it has passed; ``claimed``: None as
-    long as no remote agent has taken it."""
+    """An active run: what it has published (``fold``, up to ``position``), what it has pending, and the ``notes`` that
+    its agent was told and has not taken, by id, as far as the log says. ``base`` is what its message said before it,
+    None where that was nothing; ``began``: the number of its start; ``checkpoints`` those that it has passed;
+    ``claimed``: None as long as no remote agent has taken it."""
 
     __slots__ = (
         "_epoch",
+        "_listening",
         "_place",
         "_snapshots",
         "_waiters",
         "base",
+        "began",
         "broken",
         "caller",
         "checkpoints",
@@ -114,6 +156,7 @@ class LiveRun:
         "fold",
         "id",
         "message",
+        "notes",
         "over",
         "pending",
     )
@@ -129,6 +172,9 @@ class LiveRun:
         self._place = (position.seq, position.frame)
         self.pending = Pending()
         self.claimed: Claimed | None = None
+        self.notes: dict[str, Note] = {}
+        self._listening: list[asyncio.Future[None]] = []
+        self.began: int | None = None
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
@@ -156,6 +202,7 @@ class LiveRun:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self._wake()
 
     async def ended(self) -> None:
         """Return when the run is over."""
@@ -168,6 +215,19 @@ class LiveRun:
     def first(self) -> tuple[Chunk, ...]:
         """The chunks that say ``base``: what a message that is started over says at once."""
         return tuple(again(self.base)) if self.base is not None else ()
+
+    async def told(self) -> None:
+        """Wait until there is another note, or the run is over."""
+        if not self.over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._listening.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        listening, self._listening = self._listening, []
+        for waiter in listening:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
@@ -188,6 +248,10 @@ class LiveRun:
             self._place = (seq, frames_in(event))
             if event.sent is not None and self.claimed is not None:
                 self.claimed.sent = event.sent
+            if self.notes:
+                for chunk in event.chunks:
+                    if chunk["type"] == STEERING:
+                        self.notes.pop(chunk["id"], None)
             return
         self.checkpoints.take(seq, event)
         if isinstance(event, RunClaimed):
@@ -195,7 +259,11 @@ class LiveRun:
             if event.claim is not None:
                 claims[event.claim] = event.producer
             self.claimed = Claimed(event.producer, event.holder, claims)
+        elif isinstance(event, Steered):
+            self.notes[event.message_id] = Note(event.message_id, event.parts, event.by, event.at, event.metadata)
+            self._wake()
         elif isinstance(event, RunStarted):
+            self.began = seq
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
             self.fold = started(event.message_id)
@@ -259,6 +327,7 @@ class LiveSession:
         "oldest_at",
         "owed",
         "readers",
+        "receipts",
         "segmented",
         "state",
         "stored",
@@ -275,6 +344,7 @@ class LiveSession:
         self.oldest_at: float | None = None
         self.readers = Readers(self.feed)
         self.owed: list[Promise] = []
+        self.receipts: dict[str, Receipt] = {}
         self.touched = at
 
     @property
@@ -291,6 +361,12 @@ class LiveSession:
             and not self.owed
             and self.segmented == self.feed.last_seq
         )
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Know this message again. The oldest receipt is forgotten when there are too many."""
+        self.receipts[receipt.message_id] = receipt
+        if len(self.receipts) > MAX_RECEIPTS:
+            del self.receipts[next(iter(self.receipts))]
 
     def unsegmented(self) -> list[Row]:
         """The events that are not in a log segment yet."""

@@ -62,7 +62,7 @@ async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cur
         if begun.position == at and (not events or events[0].seq != at):
             raise Expired
         for each in events:
-            frames = each.frames
+            frames = each.of_run
             begun.over = isinstance(each.event, RunEnded)
             begun.cursor = Cursor(epoch, each.seq, len(frames)) if frames else begun.cursor
             if cursor is not None and each.seq == at:
@@ -117,9 +117,9 @@ async def ag_ui_stream(
                 return
             joined = bytearray()
             for each in events:
-                joined += b"".join(each.frames)
-                if each.frames:
-                    reader.hand(Cursor(epoch, each.seq, len(each.frames)))
+                joined += b"".join(each.of_run)
+                if each.of_run:
+                    reader.hand(Cursor(epoch, each.seq, len(each.of_run)))
                 if isinstance(each.event, RunEnded) or each.resync:
                     yield bytes(joined)
                     reader.handed()

@@ -34,9 +34,14 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
 
 
 def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
-    """Where one goes on who has everything but the messages that are being written: before what is active begins."""
-    epoch = session.state.record.epoch
-    begins = [renewed.get(run.id, run.first_seq) for run in session.state.active()]
+    """Where one goes on who has everything but the messages that are being written: before what is active begins. What
+    has waited begins when its turn has come: before that others may have said what is history by now."""
+    epoch, runs = session.state.record.epoch, session.state.runs
+    begins = []
+    for live in session.live.values():
+        if live.began is not None:
+            first = runs[live.id].first_seq
+            begins.append(renewed.get(live.id, first if live.began == first + 1 else live.began))
     return Cursor(epoch, min(begins), 0) if begins else Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
 
 
