@@ -11,6 +11,7 @@
     ├── Forbidden                      403
     ├── NotFound                       404 unknown, or somebody else's: they look alike
     ├── Conflict                       409 the store has decided otherwise
+    │   ├── AlreadyDecided             409 with the decision that was recorded
     │   └── ContinuationUnsupported    409
     ├── TooMany                        429 a limit was reached
     ├── Unavailable                    503 try again
@@ -30,6 +31,9 @@ Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §1
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class StrandlineError(Exception):
     """Base class. Raise a subclass; the message is shown to the caller."""
@@ -37,6 +41,8 @@ class StrandlineError(Exception):
     code: str = "internal"
     status: int = 500
     title: str = "Something went wrong in the server"
+    members: Mapping[str, Any] = {}
+    """What the problem document says besides."""
 
     def __init__(self, detail: str, *, code: str | None = None, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -100,10 +106,20 @@ class Conflict(StrandlineError):
     code, status, title = "conflict", 409, "This contradicts what is already recorded"
 
 
-class ContinuationUnsupported(Conflict):
-    """A continuation (tool output, approval) was recognised, but is not supported yet."""
+class AlreadyDecided(Conflict):
+    """Somebody else has decided, or nobody in time. The problem document has what was recorded (PROTOCOL §15.4)."""
 
-    code, title = "continuation-unsupported", "Continuing a reply is not supported yet"
+    code, title = "already-decided", "This was decided already"
+
+    def __init__(self, decision: Mapping[str, Any]) -> None:
+        super().__init__(f"The decision {decision['id']!r} was taken already: {decision['outcome']}.")
+        self.members = {"decision": decision}
+
+
+class ContinuationUnsupported(Conflict):
+    """The end of a conversation that is not one of the forms in which a reply can be continued."""
+
+    code, title = "continuation-unsupported", "A reply cannot be continued like this"
 
 
 class TooMany(StrandlineError):

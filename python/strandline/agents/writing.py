@@ -7,24 +7,35 @@ its way to the store, so that a bad chunk raises in the agent and never reaches 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from strandline.core.chunks import ChunkInvalid, check, has_lone_surrogate
+from strandline.core.decisions import APPROVAL, CLIENT_TOOL, Awaited
 from strandline.core.events import Chunk
+from strandline.core.ids import InvalidId, check_id
 from strandline.core.message import FoldError
 from strandline.core.portable import portable
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver
 from strandline.runtime.ending import Ending
-from strandline.runtime.live import LiveRun, LiveSession, started
+from strandline.runtime.live import LiveRun, LiveSession
 from strandline.runtime.session import Sessions
 from strandline.settings import Settings
 
 _TERMINAL = frozenset({"finish", "abort", "error"})
 _PARTS = {"text-start": "text", "reasoning-start": "reasoning"}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who may decide (None: whoever the policy lets), and within how many seconds after the run was suspended."""
+
+    roles: tuple[str, ...] | None = None
+    expires_in: float | None = None
 
 
 class Writer:
@@ -45,7 +56,9 @@ class Writer:
         self._live = live
         self._record = record
         self._context = context
-        self._fold = started(record.message_id)
+        self._fold = live.fold.fork()
+        self._asked: dict[str, Terms] = {}
+        self._client_tools: dict[str, Terms] = {}
         self._renamed: dict[tuple[str, str], str] = {}
         self._minted = 0
         self._since_pause = 0
@@ -227,9 +240,42 @@ class Writer:
         self._closed = True
         if self._ending is not None:
             return self._ending
+        awaits = self._awaited()
+        if awaits:
+            reason = "awaiting-decisions"
+            return Ending(Status.SUSPENDED, reason, None, "tool-calls", self._usage, after_pending=True, awaits=awaits)
         return Ending(
             Status.COMPLETED, "completed", None, self._finish_reason or "stop", self._usage, after_pending=True
         )
+
+    def _awaited(self) -> tuple[Awaited, ...]:
+        """The calls that somebody has to decide about: those with an open approval, and those of tools that a client
+        runs, which have no output."""
+        found = []
+        for tool in self._fold.unfinished_tools:
+            approval, asked = tool.fields.get("approval", {}), self._asked.get(tool.id)
+            if tool.state == "approval-requested" and not approval.get("isAutomatic"):
+                found.append(self._await(tool.id, APPROVAL, str(approval["id"]), asked or Terms()))
+            elif tool.state == "input-available" and not tool.fields.get("providerExecuted"):
+                terms = asked or self._client_tools.get(tool.name)
+                if terms is not None:
+                    found.append(self._await(tool.id, CLIENT_TOOL, tool.id, terms))
+        return tuple(found)
+
+    def _await(self, tool_call: str, kind: str, wanted: str, terms: Terms) -> Awaited:
+        clock, expires_at = self._sessions.clock, None
+        if terms.expires_in is not None:
+            expires_at = clock.now() + round(terms.expires_in * 1000)
+        decision = wanted if self._is_free(wanted) else clock.mint("decision")
+        return Awaited(tool_call, kind, decision, terms.roles, expires_at)
+
+    def _is_free(self, decision: str) -> bool:
+        """Whether a path can have this id, and no other decision of the session has it."""
+        try:
+            check_id(decision, "decision")
+        except InvalidId:
+            return False
+        return decision not in self._session.state.decisions
 
     def give_up(self) -> None:
         """The agent has failed: nothing that it may have left running can add to the message any more."""
@@ -260,7 +306,8 @@ class Writer:
         gate = self._restarted = asyncio.Event()  # what other tasks of the agent add meanwhile comes after the reset
 
         def begin_again() -> None:
-            self._fold = started(self._record.message_id)
+            self._fold = self._live.begun(self._record.message_id)
+            self._asked.clear()
             self._renamed.clear()
             self._open = self._finish_reason = None
             self._tools_answered = self._own_steps = False

@@ -18,7 +18,7 @@ from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, doctor, health, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, decisions, doctor, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -155,6 +155,7 @@ class Strandline:
         routes.include_router(
             sessions.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/sessions"
         )
+        routes.include_router(decisions.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(
             ai_sdk.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/chat"
@@ -174,7 +175,7 @@ class Strandline:
 
     async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
         assert self._agent is not None
-        context = await self.service.sessions.context(session, record.parent)
+        context = await self.service.sessions.context(session, record)
         run = Run(self.service.sessions, self.settings, session, live, record, context)
         return await call(self._agent, run)
 

@@ -32,11 +32,13 @@ DEVICE_QUERY = "device"
 class Action(StrEnum):
     """What somebody wants to do with a session (LIST: with the list of their sessions).
 
-    MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT."""
+    MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT.
+    DECIDE is to approve or deny, and to give a client tool's output; who asks for it may require a role besides."""
 
     READ = "read"
     SUBMIT = "submit"
     STOP = "stop"
+    DECIDE = "decide"
     LIST = "list"
     MANAGE = "manage"
     DELETE = "delete"

@@ -129,6 +129,7 @@ def problem_response(error: Exception) -> Response:
         "status": problem.status,
         "detail": detail,
         "code": problem.code,
+        **problem.members,
     }
     return Response(orjson.dumps(document), status_code=problem.status, headers=headers, media_type=MEDIA_TYPE)
 

@@ -21,10 +21,12 @@ from strandline.core.session import SessionState
 from strandline.core.unfold import unfold
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
+from strandline.http.decisions import pending_plain
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
+from strandline.runtime.history import contents_of
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
@@ -108,8 +110,8 @@ async def view(
     """Everything about a session at one offset (PROTOCOL §8.8), for orjson: what is being written comes from memory,
     the rest from the store.
 
-    The offset, the outline and the folds are taken together, without an await; stored messages do not change. Raises
-    SessionGone when they were deleted meanwhile."""
+    The offset, the outline and the folds are taken together, without an await; the stored messages are of the same
+    moment. Raises SessionGone when they were deleted meanwhile."""
     state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
@@ -126,14 +128,17 @@ async def view(
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
+        "decisions": pending_plain(state, content=wanted.content),
         "readers": session.readers.plain(),
         "reader": reader_id,
         "cursor": str(cursor),
     }
-    stored = await store.messages(session.id, [each.version for each in path if each.version not in writing])
-    if session.feed.deleted:
-        raise SessionGone(session.id)
-    contents = {message.version: message for message in stored}
+    try:
+        contents = await contents_of(session, store, [each for each in path if each.version not in writing])
+    except NotFound:
+        raise SessionGone(session.id) from None
+    if contents is None:
+        return await view(session, store, wanted, last, reader_id)
     shown: list[Any] = []
     for message in path:
         if message.version in writing:

@@ -16,7 +16,8 @@ from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
+from strandline.http.decisions import may_decide, pending_plain
+from strandline.http.intake import caller_of, changes_in, is_answer, limit_of, posted_in, session_request, title_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
@@ -95,6 +96,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 },
                 "activeRun": active_plain(found.active),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
+                "decisions": pending_plain(session.state),
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
             },
@@ -106,6 +108,20 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         check_id(session_id, "id")
         body = await read_json(request, settings.max_body)
         asked, along = session_request(body, request.headers.get(KEY_HEADER))
+        if is_answer(asked):
+            answered = await service.sessions.answer_posted(
+                session_id,
+                asked,
+                posted_in(body["message"]),
+                caller_of(identity, along),
+                may_decide(identity, allows),
+            )
+            session, run = answered.session, answered.run
+            if run is None:
+                at = session.feed.cursor(session.state.record.epoch)
+                waiting = {"run": None, "messageId": answered.message_id, "cursor": str(at)}
+                return JSONResponse({**waiting, "pending": answered.pending}, status_code=202)
+            return _accepted(session, run)
         session, run = await service.sessions.submit(
             session_id,
             asked,
@@ -113,8 +129,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agent_name(),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
-        queued = Cursor(session.state.record.epoch, run.first_seq, 1)
-        return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+        return _accepted(session, run)
 
     @routes.post("/{session_id:anything}/stop")
     async def stop(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -165,6 +180,12 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
     """How a run ended, as history answers tell it (PROTOCOL §6.6)."""
     plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
     return {**plain, "error": run.error} if run.error is not None else plain
+
+
+def _accepted(session: LiveSession, run: RunRecord) -> JSONResponse:
+    """A run is in the log (PROTOCOL §8.7)."""
+    queued = Cursor(session.state.record.epoch, run.first_seq, 1)
+    return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
 
 
 def _whole_path(session_id: str) -> str:

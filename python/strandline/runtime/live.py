@@ -71,14 +71,36 @@ def started(message_id: str) -> FoldState:
 
 
 class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending."""
+    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``base``: what the
+    message said before, where this is a continuation."""
 
-    __slots__ = ("_epoch", "_place", "_snapshots", "broken", "caller", "fold", "id", "message", "over", "pending")
+    __slots__ = (
+        "_epoch",
+        "_place",
+        "_snapshots",
+        "base",
+        "broken",
+        "caller",
+        "fold",
+        "id",
+        "message",
+        "over",
+        "pending",
+    )
 
-    def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        message: str,
+        message_id: str,
+        caller: Caller,
+        position: Cursor,
+        base: FoldState | None = None,
+    ) -> None:
         self.id = run_id
         self.message = message
-        self.fold = fold
+        self.base = base
+        self.fold = self.begun(message_id)
         self.caller = caller
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
@@ -99,6 +121,10 @@ class LiveRun:
         if made is None:
             made = self._snapshots[form] = make(self.fold)
         return made
+
+    def begun(self, message_id: str) -> FoldState:
+        """What the message says when the run has started and nothing was appended yet."""
+        return started(message_id) if self.base is None else self.base.fork()
 
     def end(self) -> None:
         """The run is over: nothing is taken from it any more, and nobody joins it."""
@@ -127,7 +153,7 @@ class LiveRun:
         elif isinstance(event, RunStarted):
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
-            self.fold = started(event.message_id)
+            self.fold = self.begun(event.message_id)
             self._place = (seq, 1)
 
 
@@ -242,9 +268,10 @@ class LiveSession:
                 self.live[run.id] = LiveRun(
                     run.id,
                     run.message,
-                    folds.get(run.id) or started(run.message_id),
+                    run.message_id,
                     caller or Caller(user=run.author.removeprefix("user:")),
                     Cursor(self.state.record.epoch, run.first_seq, 0),
+                    folds.get(run.id),
                 )
         for entry in entries:
             live = self.live.get(entry.run) if entry.run is not None else None

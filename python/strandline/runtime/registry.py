@@ -60,6 +60,11 @@ class Registry:
         self._readers = 0
         self.closed = False
 
+    @property
+    def clock(self) -> Clock:
+        """What tells the time here, and makes up ids."""
+        return self._clock
+
     def in_memory(self) -> list[LiveSession]:
         """Every session that is loaded."""
         return list(self._live.values())

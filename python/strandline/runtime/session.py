@@ -14,22 +14,25 @@ from strandline.codecs import native
 from strandline.core import intake
 from strandline.core.chunks import has_lone_surrogate
 from strandline.core.events import MessageReset
+from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
+from strandline.core.unfold import revive
 from strandline.errors import NotFound, Unprocessable
 from strandline.runtime import managing, promises
+from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone
 from strandline.runtime.memory import stop_names
 from strandline.runtime.registry import ALL_SEQS
 from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run
-from strandline.runtime.submitting import May, Submissions, no_such_session
+from strandline.runtime.submitting import May, no_such_session
 
 
-class Sessions(Submissions):
+class Sessions(Decisions):
     """The use cases. One per store."""
 
     async def _decide_in(self, session_id: str, may: May, decide: Callable[[LiveSession], Decided]) -> Any:
@@ -188,9 +191,11 @@ class Sessions(Submissions):
         """Promise a replay: to who was given a history without it, or was told to read it anew."""
         promises.owe(session, user, run, None, self._clock.monotonic() + self._settings.owed_for)
 
-    async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
-        """The path that ends at ``parent``, with content: what an agent is shown."""
-        versions = [message.version for message in session.state.path(parent)] if parent is not None else []
+    async def context(self, session: LiveSession, run: RunRecord) -> list[MessageRecord]:
+        """The path up to what the run answers, with content: what an agent is shown. To a continuation also the message
+        that it goes on with, as it is now."""
+        leaf = run.message if session.state.continues(run) else run.parent
+        versions = [message.version for message in session.state.path(leaf)] if leaf is not None else []
         return await self.store.messages(session.id, versions)
 
     async def import_messages(
@@ -226,8 +231,17 @@ class Sessions(Submissions):
 
     async def _revive(self, session: LiveSession, run: RunRecord) -> LiveRun:
         epoch = session.state.record.epoch
-        live = LiveRun(run.id, run.message, started(run.message_id), Caller("server"), Cursor(epoch, run.first_seq, 0))
+        base = await self._base(session, run)
+        place = Cursor(epoch, run.first_seq, 0)
+        live = LiveRun(run.id, run.message, run.message_id, Caller("server"), place, base)
         session.live[run.id] = live
         for seq, line in await self.store.events(session.id, run.first_seq, ALL_SEQS, run.id):
             live.replay(seq, native.decode(line))
         return live
+
+    async def _base(self, session: LiveSession, run: RunRecord) -> FoldState | None:
+        """What the message said when a continuation began: the row of a message that is being written is left alone."""
+        if not session.state.continues(run):
+            return None
+        stored = await self.store.messages(session.id, [run.message])
+        return revive(run.message_id, stored[0].parts or (), stored[0].metadata) if stored else None

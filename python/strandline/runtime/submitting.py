@@ -14,14 +14,16 @@ from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, R
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
-from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
+from strandline.errors import Conflict, NotFound, ShuttingDown, TooMany, Unprocessable
 from strandline.runtime.clock import Clock
+from strandline.runtime.contents import Contents, NeedContents
 from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveSession, SessionGone
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
 from strandline.runtime.registry import Registry
 from strandline.runtime.stopping import stop_events
+from strandline.runtime.superseding import superseded
 from strandline.settings import Settings
 from strandline.stores.port import Store
 
@@ -77,6 +79,7 @@ class Submissions(Registry):
     ) -> tuple[LiveSession, RunRecord]:
         """Start or find the run that this request is about (PROTOCOL §7). Raises the problems named there."""
         known: dict[str, intake.Parts] = {}
+        contents = Contents()
         while True:
             session = await self.load_or_new(session_id, caller.user)
             version = intake.compared(request, session.state)
@@ -84,10 +87,12 @@ class Submissions(Registry):
                 await self._fetch(session, version, known)
             try:
                 run_id: str = await self.journal.decide(
-                    session, lambda session: self._submit(session, request, caller, agent, may, known)
+                    session, lambda session: self._submit(session, request, caller, agent, may, known, contents)
                 )
             except _NeedParts as need:
                 await self._fetch(session, need.version, known)
+            except NeedContents as need:
+                await contents.fetch(session, self.store, need)
             except SessionGone:
                 continue
             else:
@@ -107,6 +112,7 @@ class Submissions(Registry):
         agent: str,
         may: May,
         known: Mapping[str, intake.Parts],
+        contents: Contents,
     ) -> Decided:
         state = session.state
         if not session.stored:
@@ -128,11 +134,10 @@ class Submissions(Registry):
         if isinstance(decision, intake.Attach):
             run_id = decision.run
             return Decided((), lambda: run_id)
-        return self._start(session, decision, request, caller, agent)
+        return self._start(session, decision, request, caller, agent, contents)
 
-    def _start(
-        self, session: LiveSession, start: intake.Start, request: intake.Request, caller: Caller, agent: str
-    ) -> Decided:
+    def _check_room(self, session: LiveSession) -> None:
+        """Raise when no run may be started in this session just now."""
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
         # What is started just now ends whatever was active in its session.
@@ -140,9 +145,21 @@ class Submissions(Registry):
         others = len(self._starting) + sum(len(each.live) for each in self._live.values() if each not in changing)
         if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
+
+    def _start(
+        self,
+        session: LiveSession,
+        start: intake.Start,
+        request: intake.Request,
+        caller: Caller,
+        agent: str,
+        stored: Contents,
+    ) -> Decided:
+        self._check_room(session)
         at = self._clock.now()
-        events: list[Event] = []
-        contents: dict[str, Content] = {}
+        events: list[Event]
+        contents: dict[str, Content]
+        events, contents = superseded(session.state, stored, caller.by, at)
         for live in session.live.values():
             more, content = stop_events(session, live, caller.by, "superseded", at)
             events += more
@@ -187,6 +204,4 @@ def no_such_session() -> NotFound:
 def _refusal(refuse: intake.Refuse) -> Exception:
     if refuse.code == "invalid-message":
         return Unprocessable(refuse.detail, code=refuse.code)
-    if refuse.code == "continuation-unsupported":
-        return ContinuationUnsupported(refuse.detail)
     return Conflict(refuse.detail, code=refuse.code)
