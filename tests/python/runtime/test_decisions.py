@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -359,8 +360,9 @@ async def test_it_survives_a_restart_and_a_continuation_that_is_lost_keeps_its_w
         await resumed.until_text("Let me see. So far. ")
         whole = resumed.text
         await resumed.drop()
-        rig.store.fail()  # what follows is a process that dies
-    async with running(tmp_path / "chat.db", clock=clock) as rig:
+        for name in ("chat.db", "chat.db-wal"):
+            shutil.copy(tmp_path / name, tmp_path / f"killed-{name}")
+    async with running(tmp_path / "killed-chat.db", clock=clock) as rig:
         message = await reply(rig, "d")
         run = (await rig.history("d"))["runs"][message["id"]]
         assert (run["status"], run["reason"]) == ("lost", "process-lost")
