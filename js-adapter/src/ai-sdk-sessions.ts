@@ -6,6 +6,7 @@
  */
 import {
   type ActiveRun,
+  isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
@@ -30,7 +31,10 @@ export interface SessionTransportOptions {
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
-  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  /**
+   * A reply ended with `StrandlineResyncError`, or another device was quicker to decide: call `chat.resumeStream()` to
+   * read it anew.
+   */
   onResync?(chatId: string): void;
 }
 
@@ -68,10 +72,14 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         });
         // What is posted is not taken back: its answer may come when nobody waits for it any more.
         const sending = session.send(message, { trigger, messageId, body, headers });
-        const sent = await Promise.race([sending, aborted]);
-        turn.run = sent.run;
+        const sent = await Promise.race([sending, aborted]).catch((error) => {
+          if (isTooLate(error)) readAnew(chatId);
+          throw error;
+        });
         turn.messageId = sent.messageId;
-        return follow(session, sent.run, signal);
+        if (sent.run === null) return nothing(sent.messageId);
+        turn.run = sent.run;
+        return follow(session, sent.run, signal, message?.role !== undefined && message.role !== "user");
       });
       if (stream === null) throw new StrandlineGoneError();
       return stream;
@@ -135,9 +143,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       }
       void followed.ended.then((error) => {
         end();
-        if (!(error instanceof StrandlineResyncError)) return;
-        // Later than the chat's own reaction to the error, so that it can be told to resume.
-        clock.setTimeout(() => options.onResync?.(chatId), 0);
+        if (error instanceof StrandlineResyncError) readAnew(chatId);
       });
       return followed.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     } catch (error) {
@@ -146,12 +152,25 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     }
   }
 
-  async function follow(session: Session, run: string, signal: AbortSignal): Promise<Followed | null> {
+  function readAnew(chatId: string): void {
+    // Later than the chat's own reaction to the error, so that it can be told to resume.
+    clock.setTimeout(() => options.onResync?.(chatId), 0);
+  }
+
+  /** `goesOn`: the chat has the message so far, and is only told what follows; else it is told all of it. */
+  async function follow(
+    session: Session,
+    run: string,
+    signal: AbortSignal,
+    goesOn = false,
+  ): Promise<Followed | null> {
     await seen(session, signal, ({ runs }) => session.reply(run) ?? runs.find(({ id }) => id === run));
     // Asked for again: events that came together with the one that was waited for have been applied meanwhile.
     const reply = session.reply(run);
-    if (reply !== undefined) return followLive(session, run, reply, signal);
-    // It was over before this page had heard of its session.
+    const isWhole = reply?.chunks[0]?.type === "start" || !reply?.goesOn;
+    if (reply !== undefined && isWhole !== goesOn) return followLive(session, run, reply, signal);
+    if (goesOn) throw new StrandlineResyncError();
+    // It was over before this page had heard of its session, or this page was not there when it began.
     return replay(session, { run }, signal);
   }
 
@@ -177,6 +196,14 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     return stream;
   }
 }
+
+/** Answers were recorded, and something else is pending. */
+const nothing = (messageId: string): Followed => {
+  const outlet = createOutlet<Chunk>(() => {});
+  outlet.push([{ type: "start", messageId }]);
+  outlet.end();
+  return { chunks: outlet.stream, ended: outlet.ended.then(() => undefined) };
+};
 
 /** The first thing that `look` finds in a session that is being followed. Undefined when there is no such session. */
 function seen<T>(

@@ -11,12 +11,15 @@ export {
 } from "./errors.js";
 export { VERSION } from "./protocol.js";
 export type {
+  Answer,
+  Decided,
   MessagePart,
   NewMessage,
   RunReply,
   SendOptions,
   Sent,
   Session,
+  SessionDecision,
   SessionEvent,
   SessionInfo,
   SessionMessage,

@@ -31,7 +31,7 @@ export function SessionsProvider(props: { sessions: Sessions; children?: ReactNo
 }
 
 /** A session as it is now, and what can be done to it. */
-export interface SessionHandle extends SessionView, Pick<Session, "send" | "stop" | "loadOlder"> {
+export interface SessionHandle extends SessionView, Pick<Session, "send" | "stop" | "decide" | "loadOlder"> {
   /** The object behind it: the same one for as long as the component shows this session. */
   readonly session: Session;
 }
@@ -44,6 +44,7 @@ const BLANK: Omit<SessionView, "id"> = {
   runs: [],
   activeRuns: [],
   readers: [],
+  decisions: [],
   reader: null,
   hasOlder: false,
   error: null,
@@ -63,8 +64,8 @@ export function useSession(id: string, options: { sessions?: Sessions } = {}): S
   const blank = useMemo(() => ({ ...BLANK, id }), [id]);
   const view = useSyncExternalStore(session.subscribe, session.getSnapshot, () => blank);
   return useMemo(() => {
-    const { send, stop, loadOlder } = session;
-    return { ...view, session, send, stop, loadOlder };
+    const { send, stop, decide, loadOlder } = session;
+    return { ...view, session, send, stop, decide, loadOlder };
   }, [session, view]);
 }
 

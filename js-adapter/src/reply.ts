@@ -1,4 +1,5 @@
 /** One run's reply as this page has it: what it says so far, and the chunks that said it. */
+import { StrandlineResyncError } from "./errors.js";
 import { createFold, type SessionMessage } from "./fold.js";
 import type { Chunk } from "./sse.js";
 
@@ -6,13 +7,16 @@ export interface Reply {
   readonly message: SessionMessage;
   /** They fold to the message. Adjacent deltas of a part are one, so it is not much longer than that. */
   readonly chunks: readonly Chunk[];
+  /** It goes on with a message that another run began. */
+  readonly goesOn: boolean;
   push(chunks: readonly Chunk[]): void;
   /** Starts over: what was said does not count. */
   reset(): void;
 }
 
-export function createReply(messageId: string): Reply {
-  let fold = createFold(messageId);
+/** `base`: the message that it goes on with; `null` where that is not known, so that it cannot start over. */
+export function createReply(messageId: string, base?: SessionMessage | null): Reply {
+  let fold = createFold(messageId, base ?? undefined);
   let said: Chunk[] = [];
   return {
     get message() {
@@ -21,6 +25,7 @@ export function createReply(messageId: string): Reply {
     get chunks() {
       return said;
     },
+    goesOn: base !== undefined,
     push(chunks) {
       for (const chunk of chunks) {
         fold.push(chunk);
@@ -28,7 +33,8 @@ export function createReply(messageId: string): Reply {
       }
     },
     reset() {
-      fold = createFold(messageId);
+      if (base === null) throw new StrandlineResyncError();
+      fold = createFold(messageId, base);
       said = [];
     },
   };

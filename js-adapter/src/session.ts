@@ -14,12 +14,20 @@ import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
-import { type Content, createView, type RunReply, type SessionEvent } from "./view.js";
+import { type Content, createView, type RunReply, type SessionDecision, type SessionEvent } from "./view.js";
 import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
 export type { MessagePart, SessionMessage } from "./fold.js";
-export type { Content, RunReply, SessionEvent, SessionInfo, SessionReader, SessionRun } from "./view.js";
+export type {
+  Content,
+  RunReply,
+  SessionDecision,
+  SessionEvent,
+  SessionInfo,
+  SessionReader,
+  SessionRun,
+} from "./view.js";
 
 /**
  * `idle`: nobody looks. `absent`: there is no such session yet; it is asked for again when something was sent, and now
@@ -61,11 +69,26 @@ export interface SendOptions {
 }
 
 export interface Sent {
-  run: string;
+  /** Null for answers that leave something pending: then nothing is running (PROTOCOL §15.5). */
+  run: string | null;
   /** Of the reply. */
   messageId: string;
   /** Of the event that queued the run. */
   cursor: string;
+}
+
+/** What is decided: about an approval, or by a tool that this client runs. */
+export type Answer =
+  | { approved: boolean; reason?: string }
+  | { output: unknown }
+  /** The tool failed. */
+  | { errorText: string };
+
+export interface Decided {
+  decision: SessionDecision;
+  /** The run that goes on with the reply. Null while something else of it is pending. */
+  run: string | null;
+  messageId: string;
 }
 
 export interface StopOptions {
@@ -96,6 +119,11 @@ export interface Session {
   send(message: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
   /** Ends a run, on every device. Resolves when the end is in the log. */
   stop(options?: StopOptions): Promise<StopResult>;
+  /**
+   * Decides what a run waits for (`decisions`). Repeated until it is answered, and done once: rejects with a
+   * `StrandlineHttpError` (409, `already-decided`) when somebody else has decided otherwise.
+   */
+  decide(decision: string, answer: Answer): Promise<Decided>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
   /** The chunks of a run, if this page has all of them: of active ones, and for a while of the last that ended. */
@@ -256,6 +284,7 @@ export function createSession(id: string, wire: Wire): Session {
     },
     send,
     stop,
+    decide,
     loadOlder,
     reply: (run) => view.reply(run),
     poke() {
@@ -372,6 +401,14 @@ export function createSession(id: string, wire: Wire): Session {
       if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
       return { run: null, status: "idle", stopped: false };
     }
+  }
+
+  async function decide(decision: string, given: Answer): Promise<Decided> {
+    const init = { method: "POST", body: JSON.stringify(given) };
+    const { answer } = wire.call(`${path}/decisions/${encodeURIComponent(decision)}`, {}, init);
+    const result = (await (await answer).json()) as Decided;
+    feed.poke();
+    return result;
   }
 
   async function loadOlder(): Promise<void> {

@@ -1,6 +1,6 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
 import { StrandlineResyncError } from "./errors.js";
-import type { SessionMessage } from "./fold.js";
+import { createFold, type SessionMessage } from "./fold.js";
 import { createReply, type Reply } from "./reply.js";
 import type { Chunk } from "./sse.js";
 
@@ -26,6 +26,27 @@ export interface SessionRun {
   readonly agent: string;
   readonly createdAt: number;
   readonly endedAt: number | null;
+}
+
+/** What a suspended run waits for (§15.2). */
+export interface SessionDecision {
+  readonly id: string;
+  /** `approval`: of a tool call. `tool`: its output, from a tool that a client runs. */
+  readonly kind: "approval" | "tool";
+  readonly run: string;
+  readonly messageId: string;
+  readonly toolCallId: string;
+  readonly tool: string;
+  readonly input: unknown;
+  /** Who decides needs one of them. Null: whoever the server's policy lets. */
+  readonly roles: readonly string[] | null;
+  readonly createdAt: number;
+  readonly expiresAt: number | null;
+  /** Null while it is pending. */
+  readonly outcome: "approved" | "denied" | "output" | "error" | "expired" | "superseded" | null;
+  readonly value: unknown;
+  readonly by: string | null;
+  readonly at: number | null;
 }
 
 /** One connection to the session (§8.11). */
@@ -61,6 +82,8 @@ export interface Content {
   /** Those that have not ended, oldest first. */
   readonly activeRuns: readonly SessionRun[];
   readonly readers: readonly SessionReader[];
+  /** Those that are pending, oldest first. */
+  readonly decisions: readonly SessionDecision[];
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
 }
@@ -78,10 +101,12 @@ export interface View {
   clear(): void;
 }
 
-/** The chunks of a run, from its first one. */
+/** The chunks of a run, from its first one. Those of a run that goes on with a message begin with what was decided. */
 export interface RunReply {
   readonly messageId: string;
   readonly chunks: readonly Chunk[];
+  /** The message was begun by another run. */
+  readonly goesOn: boolean;
   /** The event that ended it, if that has come. */
   readonly end: SessionEvent | undefined;
 }
@@ -100,9 +125,10 @@ interface Snapshot {
   messages: SessionMessage[];
   versions: Versions;
   page: { before: string | null };
-  active: { run: string; messageId: string; chunks: Chunk[] }[];
+  active: { run: string; messageId: string; chunks: Chunk[]; continues?: true }[];
   runs: SessionRun[];
   readers: SessionReader[];
+  decisions: SessionDecision[];
 }
 
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
@@ -119,12 +145,15 @@ export function createView(): View {
   let runs: readonly SessionRun[] = [];
   let activeRuns: readonly SessionRun[] = [];
   let readers: readonly SessionReader[] = [];
+  let decisions: readonly SessionDecision[] = [];
   let before: string | null = null;
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
+  /** What was decided since the run that asked for it was suspended. */
+  const decided = new Map<string, Chunk[]>();
 
   return {
     apply,
@@ -133,11 +162,13 @@ export function createView(): View {
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, readers, hasOlder: before !== null };
+      return { info, messages: shown, runs, activeRuns, readers, decisions, hasOlder: before !== null };
     },
     reply(run) {
       const reply = replies.get(run);
-      return reply && { messageId: reply.message.id, chunks: [...reply.chunks], end: ends.get(run) };
+      if (reply === undefined) return undefined;
+      const { message, chunks, goesOn } = reply;
+      return { messageId: message.id, chunks: [...chunks], goesOn, end: ends.get(run) };
     },
     get before() {
       return before;
@@ -152,6 +183,7 @@ export function createView(): View {
       path = [];
       take([]);
       readers = [];
+      decisions = [];
     },
   };
 
@@ -178,8 +210,16 @@ export function createView(): View {
       }
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
-        const reply = createReply(messageId as string);
-        append(event, entryOf(message as string, reply));
+        const index = path.findIndex(({ version }) => version === message);
+        const base = path[index]?.message;
+        const reply = createReply(messageId as string, base);
+        const entry = entryOf(message as string, reply);
+        if (base === undefined) append(event, entry);
+        else path = put(index, entry);
+        const asked = event.parent_run as string;
+        // They are in the message already, and say the same twice.
+        reply.push(decided.get(asked) ?? []);
+        decided.delete(asked);
         replies.set(run, reply);
         const queued = { id: run, messageId, agent, createdAt: at, status: "queued" };
         const unended = { reason: null, error: null, endedAt: null };
@@ -207,6 +247,34 @@ export function createView(): View {
         }
         return;
       }
+      case "decision-requested": {
+        const {
+          decision: id,
+          message_id: messageId,
+          tool_call: toolCallId,
+          expires_at: expiresAt = null,
+        } = event;
+        const { kind, tool, input = null, roles = null, at: createdAt } = event;
+        const asked = { id, kind, run, messageId, toolCallId, tool, input, roles, createdAt, expiresAt };
+        const open = { outcome: null, value: null, by: null, at: null };
+        decisions = [...decisions, { ...asked, ...open } as SessionDecision];
+        return;
+      }
+      case "decision-made": {
+        decisions = decisions.filter(({ id }) => id !== event.decision);
+        const asked = event.asked_by as string;
+        const chunks = event.chunks as Chunk[];
+        decided.set(asked, [...(decided.get(asked) ?? []), ...chunks]);
+        for (const old of [...decided.keys()].slice(0, -MOST_ENDED)) decided.delete(old);
+        const index = path.findIndex(({ version }) => version === event.message);
+        const entry = path[index];
+        // It is of a page that is not here, or on another branch.
+        if (entry === undefined) return;
+        const fold = createFold(entry.message.id, entry.message);
+        for (const chunk of chunks) fold.push(chunk);
+        path = put(index, { version: entry.version, message: fold.message });
+        return;
+      }
       case "resync":
         throw new StrandlineResyncError();
     }
@@ -217,10 +285,11 @@ export function createView(): View {
     info = session;
     take(rest.runs);
     readers = rest.readers;
+    decisions = rest.decisions ?? [];
     before = page.before;
     const writing = new Map<string, Reply>();
-    for (const { run, messageId, chunks } of active) {
-      const reply = createReply(messageId);
+    for (const { run, messageId, chunks, continues } of active) {
+      const reply = createReply(messageId, continues && null);
       reply.push(chunks);
       replies.set(run, reply);
       writing.set(messageId, reply);
@@ -239,6 +308,10 @@ export function createView(): View {
     if (length === 0) before = null;
     path = [...path.slice(0, length), entry];
     note({ updatedAt: at as number });
+  }
+
+  function put(index: number, entry: Entry): Entry[] {
+    return path.map((one, at) => (at === index ? entry : one));
   }
 
   function note(fields: Partial<SessionInfo>): void {
@@ -264,6 +337,7 @@ export function createView(): View {
   function forget(): void {
     replies.clear();
     ends.clear();
+    decided.clear();
   }
 }
 

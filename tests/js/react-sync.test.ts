@@ -69,7 +69,14 @@ function view(
 ): SessionView {
   const activeRuns = writing.map((messageId) => ({ id: `run-${messageId}`, messageId, status: "running" }));
   const marked = messages.map((one) => (pending.includes(one.id) ? { ...one, pending: true } : one));
-  return { id: "s1", status: "live", messages: marked, activeRuns, cursor } as unknown as SessionView;
+  return {
+    id: "s1",
+    status: "live",
+    messages: marked,
+    activeRuns,
+    decisions: [],
+    cursor,
+  } as unknown as SessionView;
 }
 
 const settle = async () => {

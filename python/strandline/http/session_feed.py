@@ -115,7 +115,7 @@ async def view(
     state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
-        {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted)}
+        {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted), **_continues(live)}
         for live in session.live.values()
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
     ]
@@ -147,6 +147,11 @@ async def view(
             plain = ui_message(contents[message.version])
             shown.append({**plain, "parts": wanted.parts(plain["parts"])})
     return {**data, "messages": shown}, cursor
+
+
+def _continues(live: LiveRun) -> dict[str, bool]:
+    """A client that was given all of a message at once cannot tell what of it a continuation has written."""
+    return {"continues": True} if live.base is not None else {}
 
 
 def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:
