@@ -91,5 +91,5 @@ class Janitor:
             try:
                 await self._sessions.expire(decision)
             except StrandlineError as exc:
-                extra = {"action": "decision-not-expired", "session": decision.session, "decision": decision.id}
+                extra = {"action": "decision-not-expired", "session": decision.session, "run": decision.run}
                 logger.warning("the decision %s could not be expired: %s", decision.id, exc, extra=extra)

@@ -307,5 +307,5 @@ async def test_the_feed_tells_who_asks_and_what_is_decided_and_a_snapshot_what_i
     for each in (feed, rest):
         await each.until(lambda each=each: any(frame.chunk["type"] == "run-ended" for frame in each.frames))
         await each.drop()
-    assert [frame.chunk["type"] for frame in rest.frames if "seq" in frame.chunk][0] == "run-queued"
+    assert rest.frames[0].chunk["type"] == "run-queued"
     assert rest.frames[0].chunk["parent_run"] == waiting["run"]

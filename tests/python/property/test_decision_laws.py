@@ -36,15 +36,13 @@ def answer_to(decision: dict[str, Any], yes: bool) -> dict[str, Any]:
 
 
 async def played(rig: Rig, story: list[tuple[list[str], list[tuple[bool, str, int]], bool]]) -> None:
-    calls = 0
     number = 0
-    for acts, answers, superseded in story:
+    for calls, (acts, answers, superseded) in enumerate(story):
         session = await rig.sessions.find("c")
         if session is None or not session.live:
             number += 1
             await rig.post("c", f"message {number}", f"u{number}")
         call = await rig.agent.called(calls + 1)
-        calls += 1
         for decision in call.run.decisions:
             if decision.approved and len(acts) % 2:
                 call.do(lambda run, call=decision.tool_call: run.tool_result(call, {"done": True}))

@@ -60,7 +60,10 @@ async def test_what_else_is_open_is_closed(rig: Rig) -> None:
         lambda run: run.request_approval("refund", REFUND, reason="It is a lot."),
     )
     lookup, locate, refund = tools(await reply(rig))
-    assert (lookup["state"], lookup["errorText"]) == ("output-error", "The reply paused before this tool call was finished.")
+    assert (lookup["state"], lookup["errorText"]) == (
+        "output-error",
+        "The reply paused before this tool call was finished.",
+    )
     assert locate["state"] == "input-available"
     assert refund["approval"]["requestReason"] == "It is a lot."
     assert [(each["id"], each["kind"]) for each in await pending(rig)] == [
@@ -131,7 +134,12 @@ async def test_an_approval_starts_the_continuation_which_writes_the_same_message
     assert (await kinds(rig))[-3:] == ["decision-made", "run-queued", "run-started"]
     assert rig.kinds(rig.store.committed[-1]) == ["decision-made", "run-queued", "run-started"], "one commit"
     (decision,) = call.run.decisions
-    assert (decision.approved, decision.input, decision.tool, decision.decided_by) == (True, REFUND, "refund", "user:ann")
+    assert (decision.approved, decision.input, decision.tool, decision.decided_by) == (
+        True,
+        REFUND,
+        "refund",
+        "user:ann",
+    )
     assert call.run.decided(decision.tool_call) == decision
     assert call.run.messages[-1]["id"] == first.run.message_id
     assert tools(call.run.messages[-1])[0]["state"] == "approval-responded"
@@ -287,7 +295,9 @@ async def test_an_answer_has_a_bound_and_is_json_that_clients_can_read(rig: Rig)
 @pytest.mark.parametrize("how", ["next", "edit", "regenerate"])
 async def test_another_message_supersedes_what_is_pending_in_the_same_commit(any_rig: Rig, how: str) -> None:
     rig = any_rig
-    await asked(rig, lambda run: run.request_approval("refund", REFUND), lambda run: run.call_client_tool("locate", id="x"))
+    await asked(
+        rig, lambda run: run.request_approval("refund", REFUND), lambda run: run.call_client_tool("locate", id="x")
+    )
     message = await reply(rig)
     if how == "next":
         answer = await rig.post("c", "never mind", "u2")
