@@ -111,9 +111,9 @@ class AlreadyDecided(Conflict):
 
     code, title = "already-decided", "This was decided already"
 
-    def __init__(self, decision: Mapping[str, Any]) -> None:
-        super().__init__(f"The decision {decision['id']!r} was taken already: {decision['outcome']}.")
-        self.members = {"decision": decision}
+    def __init__(self, detail: str, *, decision: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.members = {} if decision is None else {"decision": decision}
 
 
 class ContinuationUnsupported(Conflict):

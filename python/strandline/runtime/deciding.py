@@ -129,7 +129,7 @@ class Decisions(Submissions):
                     code="input-changed",
                 )
             if reading.other is not None:
-                raise AlreadyDecided(decisions.plain(reading.other))
+                raise _already(reading.other)
             if not reading.new and not reading.known:
                 raise _not_pending()
             known = sorted(reading.known, key=lambda each: each.run != newest.id)
@@ -192,7 +192,7 @@ class Decisions(Submissions):
             if decision.pending and decision.roles is not None and caller.roles.isdisjoint(decision.roles):
                 raise Forbidden("This is for somebody else to decide.", code="not-yours-to-decide")
             if not decision.pending and not decisions.same(decision, answer):
-                raise AlreadyDecided(decisions.plain(decision))
+                raise _already(decision)
             if answer.outcome not in decisions.GIVEN[decision.kind]:
                 wanted = "`approved`" if decision.kind == decisions.APPROVAL else "`output` or `errorText`"
                 raise Unprocessable(f"The decision {decision.id!r} needs {wanted}.", code="invalid-request")
@@ -276,6 +276,11 @@ def _attached(session: LiveSession, decision: DecisionRecord) -> Decided:
         return _attach(session, run)
     pending = tuple(each.id for each in session.state.waiting(decision.message))
     return Decided((), lambda: Answered(session, decision.message_id, None, pending))
+
+
+def _already(decision: DecisionRecord) -> AlreadyDecided:
+    detail = f"The decision {decision.id!r} was taken already: {decision.outcome}."
+    return AlreadyDecided(detail, decision=decisions.plain(decision))
 
 
 def _not_pending() -> Conflict:

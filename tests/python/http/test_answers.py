@@ -243,9 +243,8 @@ async def test_a_reply_that_is_still_being_written_decides_nothing(rig: Rig) -> 
     answer, call = await rig.begun()
     call.do(lambda run: run.call_client_tool("locate", id="x"))
     await answer.until(lambda: "tool-input-available" in answer.types)
-    live = {"id": call.run.message_id, "role": "assistant", "parts": [
-        {"type": "tool-locate", "toolCallId": "x", "state": "output-available", "input": None, "output": 1}]}  # fmt: skip
-    refused = await post_back(rig, live)
+    part = {"type": "tool-locate", "toolCallId": "x", "state": "output-available", "input": None, "output": 1}
+    refused = await post_back(rig, {"id": call.run.message_id, "role": "assistant", "parts": [part]})
     await refused.end()
     assert (refused.status, refused.code) == (409, "not-pending")
     assert (await decide(rig, "x", {"output": 1})).status == 404
