@@ -157,7 +157,7 @@ export function strandlineConnection(
         context: [],
         state: {},
       });
-      thread.sending(runId, shown);
+      thread.sending(runId, shown, context?.resume !== undefined);
       const post = repeated(runId, () => {
         const fields = { ...JSON_FIELDS, [PREFER_HEADER]: RESPOND_ASYNC };
         return whole(request(url, { method: "POST", body }, names, headers, fields));

@@ -10,7 +10,7 @@ come out of an async generator that the agent returns, as a model's stream would
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 
 ``ask approval`` asks whether it may ``refund``, ``ask tool`` has a client ``locate``, ``ask both`` does both; with
-``within M ms`` there is no longer to decide. When it is decided the agent gives an approved call its output, says how
+``within M ms`` there is no longer to decide; ``politely`` says something first. When it is decided the agent gives an approved call its output, says how
 everything was decided, a word every 20 ms, and with ``ask twice`` asks once more.
 """
 
@@ -33,7 +33,7 @@ RECORD = Path(os.environ["E2E_RECORD"])
 RESTART = re.compile(r"restart after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
-ASK = re.compile(r"ask (approval|tool|both|twice)(?: within (\d+) ms)?")
+ASK = re.compile(r"ask (approval|tool|both|twice)( politely)?(?: within (\d+) ms)?")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
 
@@ -105,7 +105,10 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
         elif (match := PERFORM.fullmatch(text)) is not None:
             await performed(run, scripts[match[1]])
         elif (match := ASK.fullmatch(text)) is not None:
-            await asked(run, match[1], int(match[2]) / 1000 if match[2] else None)
+            if match[2] and not run.decisions:
+                await run.reasoning("Will they? ")
+                await run.text("Please. ")
+            await asked(run, match[1], int(match[3]) / 1000 if match[3] else None)
         else:
             await demo_agent(run)
     finally:
