@@ -9,8 +9,8 @@ const MOST = 6_000;
 /** A feed that is kept open, the fold of messages, sending, stopping, deciding: there is no smaller session client. */
 const MORE: Record<string, number> = {
   ".": 9_600,
-  /** A feed that is kept open, sends and stops, and what the chat must be told besides the events: no smaller one. */
-  "./tanstack": 7_000,
+  /** A feed that is kept open, sends, stops and decides, and what the chat must be told besides the events. */
+  "./tanstack": 7_200,
 };
 
 const adapter = new URL("../../js-adapter/", import.meta.url);
