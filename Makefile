@@ -1,5 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both set up everything they need.
-# On the machine: Python >= 3.11, Node >= 20, npm, make. For the browser tests also Chromium (see .ci/run).
+# On the machine: Python >= 3.11, Node >= 20, npm, make. For the browser tests also Chromium (see .ci/run); for those of
+# the `ai` package, which needs Python 3.12, also one as new as that.
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,6 +23,9 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
+
+.venv-ai/.ready: pyproject.toml $(VENV)/.ready
+	$(BIN)/python tests/python/second_python.py .venv-ai
 
 node_modules/.ready: package.json package-lock.json $(wildcard */package.json examples/*/package.json) .npmrc
 	# Not `npm ci`: it insists on the binaries of every platform, which a lock file made on one platform may lack.
@@ -74,7 +78,7 @@ bench: setup
 chaos: setup
 	CHAOS=long $(BIN)/python -m pytest tests/python/chaos tests/python/crash -v --durations=10 $(CHAOS_ARGS)
 
-test-python: setup
+test-python: setup .venv-ai/.ready
 	$(BIN)/python -m pytest
 
 test-js: setup
@@ -83,4 +87,4 @@ test-js: setup
 test: check test-python test-js
 
 clean:
-	rm -rf $(VENV) node_modules js-adapter/dist python/strandline/demo/static artefacts examples/*/dist examples/*/.next
+	rm -rf $(VENV) .venv-ai node_modules js-adapter/dist python/strandline/demo/static artefacts examples/*/dist examples/*/.next

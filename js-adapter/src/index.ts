@@ -11,9 +11,12 @@ export {
 } from "./errors.js";
 export { VERSION } from "./protocol.js";
 export type {
+  AnnotationSummary,
+  Annotations,
   Answer,
   Decided,
   MessagePart,
+  NewAnnotation,
   NewMessage,
   RunReply,
   SendOptions,

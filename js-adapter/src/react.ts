@@ -45,6 +45,7 @@ const BLANK: Omit<SessionView, "id"> = {
   activeRuns: [],
   readers: [],
   decisions: [],
+  annotations: {},
   reader: null,
   hasOlder: false,
   error: null,

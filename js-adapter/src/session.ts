@@ -14,12 +14,21 @@ import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
-import { type Content, createView, type RunReply, type SessionDecision, type SessionEvent } from "./view.js";
+import {
+  type Annotations,
+  type Content,
+  createView,
+  type RunReply,
+  type SessionDecision,
+  type SessionEvent,
+} from "./view.js";
 import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
 export type { MessagePart, SessionMessage } from "./fold.js";
 export type {
+  AnnotationSummary,
+  Annotations,
   Content,
   RunReply,
   SessionDecision,
@@ -105,6 +114,16 @@ export interface NewMessage {
   metadata?: unknown;
 }
 
+export interface NewAnnotation {
+  /** Id of the message. */
+  message: string;
+  type: string;
+  data?: unknown;
+  range?: { part: number; start?: number; end?: number };
+  /** Made up when missing. The id of one of yours replaces it. */
+  id?: string;
+}
+
 export interface Session {
   readonly id: string;
   /** The first listener connects, the last one to leave disconnects, a moment later. What was read is kept. */
@@ -126,6 +145,9 @@ export interface Session {
   decide(decision: string, answer: Answer): Promise<Decided>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
+  /** Says something about a message; resolves with the id of the annotation, which `unannotate` takes (§19). */
+  annotate(annotation: NewAnnotation): Promise<string>;
+  unannotate(annotation: string): Promise<void>;
   /** The chunks of a run, if this page has all of them: of active ones, and for a while of the last that ended. */
   reply(run: string): RunReply | undefined;
   /** Ends a wait for the next attempt; asks again for a session that was absent or refused. */
@@ -286,6 +308,8 @@ export function createSession(id: string, wire: Wire): Session {
     stop,
     decide,
     loadOlder,
+    annotate,
+    unannotate,
     reply: (run) => view.reply(run),
     poke() {
       if (listeners.size > 0) connect();
@@ -411,6 +435,24 @@ export function createSession(id: string, wire: Wire): Session {
     return result;
   }
 
+  async function annotate(annotation: NewAnnotation): Promise<string> {
+    // With an id a repetition replaces what it repeats.
+    const { id: named = createId(clock) } = annotation;
+    const body = JSON.stringify({ ...annotation, id: named });
+    await wire.call(`${path}/annotations`, {}, { method: "POST", body }).answer.then(discard);
+    return named;
+  }
+
+  async function unannotate(annotation: string): Promise<void> {
+    const one = `${path}/annotations/${encodeURIComponent(annotation)}`;
+    try {
+      await wire.call(one, {}, { method: "DELETE" }).answer.then(discard);
+    } catch (cause) {
+      // It is gone: a repetition may say so.
+      if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
+    }
+  }
+
   async function loadOlder(): Promise<void> {
     const { before } = view;
     if (before === null) return;
@@ -418,11 +460,12 @@ export function createSession(id: string, wire: Wire): Session {
     const older = (await (await answer).json()) as {
       messages: SessionMessage[];
       versions: Record<string, string>;
+      annotations: Annotations;
       page: { before: string | null };
     };
     // Asked twice, or on another branch by now.
     if (view.before !== before) return;
-    view.prepend(older.messages, older.versions, older.page.before);
+    view.prepend(older.messages, older.versions, older.page.before, older.annotations);
     tell();
   }
 }

@@ -64,6 +64,17 @@ export interface SessionReader {
   readonly acknowledged: string | null;
 }
 
+/** What there is of one type of annotation on a message (§19.3). */
+export interface AnnotationSummary {
+  readonly count: number;
+  /** How many of each name (of citations: of each host), the most frequent first. */
+  readonly names?: Readonly<Record<string, number>>;
+  /** How many have none of these names, where there are too many to list. */
+  readonly others?: number;
+}
+
+export type Annotations = Readonly<Record<string, Readonly<Record<string, AnnotationSummary>>>>;
+
 /** A frame of the feed, as it came. */
 export interface SessionEvent {
   readonly type: string;
@@ -84,6 +95,8 @@ export interface Content {
   readonly readers: readonly SessionReader[];
   /** Those that are pending, oldest first. */
   readonly decisions: readonly SessionDecision[];
+  /** Of messages that have annotations: by message id, then by type (§19.3). */
+  readonly annotations: Annotations;
   /** There are messages before the first one: `loadOlder`. */
   readonly hasOlder: boolean;
 }
@@ -96,7 +109,12 @@ export interface View {
   reply(run: string): RunReply | undefined;
   /** Where the page of messages before those that are here ends. */
   readonly before: string | null;
-  prepend(messages: readonly SessionMessage[], versions: Versions, before: string | null): void;
+  prepend(
+    messages: readonly SessionMessage[],
+    versions: Versions,
+    before: string | null,
+    annotations: Annotations,
+  ): void;
   /** Forgets everything. */
   clear(): void;
 }
@@ -129,6 +147,7 @@ interface Snapshot {
   runs: SessionRun[];
   readers: SessionReader[];
   decisions: SessionDecision[];
+  annotations: Annotations;
 }
 
 /** Replies that have ended are kept for those who were told of their run and have not begun to read it. */
@@ -146,6 +165,7 @@ export function createView(): View {
   let activeRuns: readonly SessionRun[] = [];
   let readers: readonly SessionReader[] = [];
   let decisions: readonly SessionDecision[] = [];
+  let annotations: Annotations = {};
   let before: string | null = null;
   /** What was given out last. */
   let shown: readonly SessionMessage[] = [];
@@ -162,7 +182,16 @@ export function createView(): View {
       const isSame =
         messages.length === shown.length && messages.every((message, index) => message === shown[index]);
       if (!isSame) shown = messages;
-      return { info, messages: shown, runs, activeRuns, readers, decisions, hasOlder: before !== null };
+      return {
+        info,
+        messages: shown,
+        runs,
+        activeRuns,
+        readers,
+        decisions,
+        annotations,
+        hasOlder: before !== null,
+      };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -173,7 +202,8 @@ export function createView(): View {
     get before() {
       return before;
     },
-    prepend(older, versions, next) {
+    prepend(older, versions, next, more) {
+      annotations = { ...more, ...annotations };
       path = [...older.map((message) => ({ version: versions[message.id] ?? message.id, message })), ...path];
       before = next;
     },
@@ -184,6 +214,7 @@ export function createView(): View {
       take([]);
       readers = [];
       decisions = [];
+      annotations = {};
     },
   };
 
@@ -275,6 +306,14 @@ export function createView(): View {
         path = put(index, { version: entry.version, message: fold.message });
         return;
       }
+      case "annotated":
+      case "annotation-removed": {
+        const [id, kind] = [event.message_id as string, event.kind as string];
+        const summary = event.summary as AnnotationSummary;
+        const { [kind]: _, ...others } = annotations[id] ?? {};
+        annotations = { ...annotations, [id]: summary.count > 0 ? { ...others, [kind]: summary } : others };
+        return;
+      }
       case "resync":
         throw new StrandlineResyncError();
     }
@@ -286,6 +325,7 @@ export function createView(): View {
     take(rest.runs);
     readers = rest.readers;
     decisions = rest.decisions ?? [];
+    annotations = rest.annotations;
     before = page.before;
     const writing = new Map<string, Reply>();
     for (const { run, messageId, chunks, continues } of active) {

@@ -24,6 +24,7 @@
     │   └── StoreDamaged               not a Strandline database, or a corrupted one
     ├── ChunkRefused                   raised in the agent: this chunk would break every client
     ├── RunOver                        raised in the agent: the run has ended, nothing more can be added
+    ├── ProducerFailed                 raised in the agent: the stream that it passes on failed or was cut
     └── Misconfigured                  the application was put together wrongly
 
 Each class has a stable ``code`` (``type`` of the problem document, PROTOCOL §10) and an HTTP ``status``.
@@ -189,6 +190,12 @@ class RunOver(StrandlineError):
     """Raised in the agent: the run has ended (stopped, superseded, deadline), nothing more can be added."""
 
     code, title = "run-over", "The run has ended"
+
+
+class ProducerFailed(StrandlineError):
+    """Raised in the agent: the stream that it passes on was refused, cut, or cannot be read. Not shown to users."""
+
+    code, title = "producer-failed", "The producer of the reply failed"
 
 
 class Misconfigured(StrandlineError):

@@ -91,6 +91,9 @@ class Settings:
     session_idle: float = _seconds(
         60.0, 0.0, 86400.0, "A session with no run and no reader leaves memory after this time."
     )
+    max_annotations: int = _count(
+        500, 1, 100000, "Most annotations of one message. One more is answered 429.", "annotations"
+    )
     max_body: int = _bytes(4194304, 64, 1073741824, "Largest request body. A larger one is answered 413.")
     max_sessions_listed: int = _count(200, 1, 10000, "Most sessions in one answer of the session list.", "sessions")
     max_readers_per_session: int = _count(

@@ -25,7 +25,7 @@ import orjson
 
 from strandline.agents.run import Run
 from strandline.core.message import FoldState
-from strandline.core.records import DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import StoreUnavailable
 from strandline.stores.port import Batch, Outline, Store
 
@@ -258,6 +258,10 @@ class FailingStore:
 
     async def unfinished(self) -> list[RunRecord]:
         return await self.inner.unfinished()
+
+    async def annotations(self, *which: Any) -> list[AnnotationRecord]:
+        self._check()
+        return await self.inner.annotations(*which)
 
     async def due(self, before: int) -> list[DecisionRecord]:
         self._check()

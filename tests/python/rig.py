@@ -20,6 +20,9 @@ from strandline.stores import MemoryStore, SqliteStore
 from strandline.stores.port import Batch, Store
 from strandline.testing import FailingStore, Frame, FrameReader, ManualClock, ScriptedAgent, fold_frames, until
 
+EMPTY: dict[str, Any] = {"messages": [], "activeRun": None, "cursor": None, "runs": {}, "annotations": {}}
+"""The history of a session that does not exist, or that the caller may not see (PROTOCOL §6.7)."""
+
 SHIM = {"Strandline-Client": "shim/0.1.0; ai=7"}
 
 

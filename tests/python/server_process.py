@@ -25,6 +25,8 @@ def free_port() -> int:
 class ServerProcess:
     """``start`` again after ``kill`` or ``terminate``: the same port, the same file."""
 
+    path = "/api/readyz"
+
     def __init__(
         self,
         folder: Path,
@@ -35,6 +37,7 @@ class ServerProcess:
         db: str = "chat.db",
         port: int | None = None,
         wait: bool = True,
+        python: str = sys.executable,
     ) -> None:
         self.db = db if db == "memory:" else str(folder / db)
         self.log = folder / f"server-{time.monotonic_ns()}.log"
@@ -42,6 +45,7 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.app = app
         self.script = str(script)
+        self.python = python
         self.env = {"CHAT_DB": self.db, **(env or {})}
         self.process: Any = None
         self.start(wait=wait)
@@ -55,11 +59,14 @@ class ServerProcess:
         """A new process: a ``Popen``, or what can be used like one."""
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, self.script, self.app, str(self.port)],
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.env},
+                [self.python, self.script, self.app, str(self.port)],
+                env=self.environment(),
                 stdout=log,
                 stderr=log,
             )
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONUNBUFFERED": "1", **self.env}
 
     def wait_ready(self, timeout: float = 20.0) -> None:
         assert self.process is not None
@@ -77,7 +84,7 @@ class ServerProcess:
         """The status of the health check; raises OSError while nobody listens."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
         try:
-            connection.request("GET", "/api/readyz")
+            connection.request("GET", self.path)
             return connection.getresponse().status
         finally:
             connection.close()

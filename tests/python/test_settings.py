@@ -34,6 +34,7 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "segment_age": 10.0,
         "log_retention": 86400.0,
         "session_idle": 60.0,
+        "max_annotations": 500,
         "max_body": 4194304,
         "max_sessions_listed": 200,
         "max_readers_per_session": 64,

@@ -34,7 +34,8 @@ _in_threads: set[asyncio.Future[Any]] = set()
 
 
 class PublicError(Exception):
-    """Raise this in an agent to fail the run with a text that the user may read."""
+    """Raise this in an agent to fail the run with a text that the user may read. If it is raised ``from`` another
+    exception, that one goes to the log."""
 
 
 async def call(agent: Agent, run: Run) -> Ending:
@@ -51,8 +52,12 @@ async def call(agent: Agent, run: Run) -> Ending:
     except RunOver:
         return Ending(Status.STOPPED, "over")
     except PublicError as exc:
-        extra = {"action": "agent-declined", "session": run.session_id, "run": run.id}
-        logger.info("run %s ended with an error that its agent shows to the user", run.id, extra=extra)
+        if exc.__cause__ is None:
+            extra = {"action": "agent-declined", "session": run.session_id, "run": run.id}
+            logger.info("run %s ended with an error that its agent shows to the user", run.id, extra=extra)
+        else:
+            extra = {"action": "agent-failed", "session": run.session_id, "run": run.id}
+            logger.error("run %s failed", run.id, extra=extra, exc_info=exc.__cause__)
         text = str(exc)
         return _failed("agent-error", PUBLIC_ERROR if has_lone_surrogate(text) else text or PUBLIC_ERROR, run)
     except ChunkRefused as exc:

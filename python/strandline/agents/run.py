@@ -58,6 +58,12 @@ class Run(Writer):
         """The active path up to the message to answer, as UIMessages: ``{"id", "role", "parts", "metadata"?}``."""
         return [ui_message(message) for message in self._context]
 
+    @property
+    def message(self) -> dict[str, Any]:
+        """What the reply says so far, as a UIMessage. A tool loop asks the model again with
+        ``[*run.messages, run.message]``."""
+        return {"id": self.message_id, "role": "assistant", "parts": self._fold.parts()}
+
     def prompt(self) -> list[dict[str, Any]]:
         """The same as ``[{"role", "content"}]``, the shape that OpenAI-style clients take. Content is a string, or a
         list of ``text`` and ``image_url`` items where a message has images."""
@@ -195,6 +201,28 @@ class Run(Writer):
     async def file(self, url: str, media_type: str) -> None:
         """Add a file by its URL (``https:`` or ``data:``)."""
         await self.append({"type": "file", "url": url, "mediaType": media_type})
+
+    async def annotate(
+        self,
+        kind: str,
+        data: Any = None,
+        *,
+        message: str | None = None,
+        range: Mapping[str, int] | None = None,
+        id: str | None = None,
+    ) -> str:
+        """Annotate a message of the session (its id; default: the one that this run writes); returns the annotation's
+        id. ``range`` is ``{"part", "start", "end"}`` (PROTOCOL §19.1). The same ``id`` again replaces it. Raises
+        Unprocessable, NotFound, Conflict and TooMany."""
+        record, _ = await self._sessions.annotate(
+            self.session_id,
+            message if message is not None else self.message_id,
+            (kind, data, range),
+            id,
+            f"agent:{self._record.agent}",
+            lambda session: session is not None,
+        )
+        return record.id
 
     async def metadata(self, value: Mapping[str, Any]) -> None:
         """Merge into the message's metadata."""

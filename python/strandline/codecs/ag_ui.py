@@ -13,7 +13,6 @@ came in, which is what makes a cursor mean something.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -247,7 +246,8 @@ def interrupt(asked: DecisionRequested | DecisionRecord, wire_call: str) -> dict
     """What a suspended run waits for, in the form that ``@tanstack/ai-client src/interrupt-manager.ts`` can resume
     without a binding (``isLegacyInterruptMetadata``)."""
     is_approval = asked.kind == APPROVAL
-    found: dict[str, Any] = {
+    expires = {} if asked.expires_at is None else {"expiresAt": asked.expires_at}
+    return {
         "id": asked.decision if isinstance(asked, DecisionRequested) else asked.id,
         "reason": "approval_required" if is_approval else "client_tool_input",
         "toolCallId": wire_call,
@@ -255,11 +255,9 @@ def interrupt(asked: DecisionRequested | DecisionRecord, wire_call: str) -> dict
             "kind": "approval" if is_approval else "client_tool",
             "toolName": asked.tool,
             "input": asked.input,
+            **expires,
         },
     }
-    if asked.expires_at is not None:
-        found["expiresAt"] = datetime.fromtimestamp(asked.expires_at / 1000, UTC).isoformat()
-    return found
 
 
 def pending_interrupts(message: MessageRecord, pending: Iterable[DecisionRecord]) -> Events:

@@ -66,7 +66,7 @@ class _Builder:
         elif kind == "dynamic-tool" or kind.startswith("tool-"):
             self._tool(part)
         elif kind == "file" and self._message.role == "user":
-            self._parts.append(_media(part))
+            self._parts.append(media(part))
         elif kind != "step-start":
             self._others.append(dict(part))
 
@@ -132,7 +132,8 @@ def _result(wire: str, content: str, state: str) -> dict[str, Any]:
     return {"type": "tool-result", "toolCallId": wire, "content": content, "state": state}
 
 
-def _media(part: Mapping[str, Any]) -> dict[str, Any]:
+def media(part: Mapping[str, Any]) -> dict[str, Any]:
+    """The file of a user message as a part of AG-UI content."""
     url, media_type = str(part.get("url", "")), str(part.get("mediaType", ""))
     family = media_type.partition("/")[0]
     kind = family if family in _KINDS else "document"

@@ -22,6 +22,7 @@ from strandline.core.events import (
     Steered,
     run_of,
     shown,
+    to_plain,
 )
 
 Objects = Iterable[Mapping[str, Any]]
@@ -33,11 +34,13 @@ _UNGATED = 7
 @dataclass(frozen=True, slots=True)
 class Filter:
     """``major``: 5, 6 or 7. ``reasoning``: False without ``reasoning-*`` chunks and parts. ``content``: False without
-    the content of messages. ``runs``: only events of these; None: of all, and of the session."""
+    the content of messages. ``annotations``: True with each of them, not only their summaries. ``runs``: only events
+    of these; None: of all, and of the session."""
 
     major: int = _UNGATED
     reasoning: bool = True
     content: bool = True
+    annotations: bool = False
     runs: frozenset[str] | None = None
 
     @property
@@ -45,12 +48,13 @@ class Filter:
         """The name of the frames that readers with this filter share; which runs they follow does not matter."""
         if not self.content:
             return "native-state"
-        return f"native{self.major}" + ("" if self.reasoning else "-plain")
+        more = ("" if self.reasoning else "-plain") + ("-annotations" if self.annotations else "")
+        return f"native{self.major}{more}"
 
     @property
     def changes_nothing(self) -> bool:
         """True when an event that is for this reader reaches it as it is."""
-        return self.major == _UNGATED and self.reasoning and self.content
+        return self.major == _UNGATED and self.reasoning and self.content and not self.annotations
 
     def wants(self, event: Event) -> bool:
         """Whether events of this run, or of the session, are for this reader at all."""
@@ -75,12 +79,13 @@ class Filter:
             case DecisionMade():
                 # Not gated: what they change is a message that has ended, and messages are shown as they are stored.
                 return {**shown(event), "chunks": event.chunks if self.content else ()}
-            case DecisionRequested() | Annotated():
+            case DecisionRequested():
                 plain = shown(event)
                 if not self.content:
                     plain.pop("input", None)
-                    plain.pop("data", None)
                 return plain
+            case Annotated() if self.annotations and self.content:
+                return to_plain(event)
             case _:
                 return shown(event)
 

@@ -220,7 +220,9 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """Somebody said something about a message, or about a range of it. The same ``annotation`` again replaces it."""
+    """Somebody said something about a message, or about a range of it. The same ``annotation`` again replaces it.
+
+    ``summary``: what there is of this ``kind`` on this message after this event (``core.annotation.summary``)."""
 
     at: int
     by: str
@@ -228,19 +230,22 @@ class Annotated:
     message: str
     message_id: str
     kind: str
+    summary: Mapping[str, Any]
     data: Any = None
     range: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRemoved:
-    """An annotation was taken back."""
+    """An annotation was taken back. ``summary``: what is left of its kind on this message."""
 
     at: int
     by: str
     annotation: str
     message: str
     message_id: str
+    kind: str
+    summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,12 +358,15 @@ def to_plain(event: Event) -> dict[str, Any]:
 
 
 def shown(event: Event) -> dict[str, Any]:
-    """The same as readers may see it: without what was kept for the agent alone."""
+    """The same as readers are told it: without what was kept for the agent alone, and of an annotation the summary."""
     plain = to_plain(event)
     if type(event) is RunQueued:
         plain.pop("body", None)
     elif type(event) is Appended:
         plain.pop("sent", None)
+    elif type(event) is Annotated:
+        plain.pop("data", None)
+        plain.pop("range", None)
     return plain
 
 

@@ -127,7 +127,8 @@ class DecisionRecord:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRecord:
-    """One annotation of a message, or of the ``range`` of it (see ``Annotated``)."""
+    """One annotation of a message, or of the ``range`` of it (see ``Annotated``). ``name`` is what a summary counts it
+    under. An outline leaves ``data`` and ``range`` out."""
 
     session: str
     id: str
@@ -136,5 +137,6 @@ class AnnotationRecord:
     kind: str
     author: str
     created_at: int
+    name: str | None = None
     data: Any = None
     range: Mapping[str, Any] | None = None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from strandline.core.annotation import name_of
 from strandline.core.events import (
     Annotated,
     AnnotationRemoved,
@@ -278,6 +279,7 @@ class SessionState:
                         kind=event.kind,
                         author=event.by,
                         created_at=event.at,
+                        name=name_of(event.data),
                         data=event.data,
                         range=event.range,
                     )
@@ -308,7 +310,7 @@ class SessionState:
             if annotation is None:
                 self.annotations.pop(annotation_id, None)
             else:
-                self.annotations[annotation_id] = annotation
+                self.annotations[annotation_id] = replace(annotation, data=None, range=None)
 
     def _rewrite(self, change: Change, version: str, content: Content) -> None:
         message = change.messages.get(version) or self.messages[version]

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
 from strandline.codecs.sse import OPENING
@@ -30,10 +31,18 @@ from strandline.http.auth import Action, Identity
 from strandline.http.decisions import may_decide
 from strandline.http.intake import ODD, caller_of, chat_request, is_answer, posted_in
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import active_plain, run_plain
+from strandline.http.sessions import active_plain, annotated, run_plain
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
-from strandline.http.wire import KEY_HEADER, MESSAGE_HEADER, REPLAY_FULL, REPLAY_HEADER, REPLAY_TAIL, RUN_HEADER
+from strandline.http.wire import (
+    AGENT_HEADER,
+    KEY_HEADER,
+    MESSAGE_HEADER,
+    REPLAY_FULL,
+    REPLAY_HEADER,
+    REPLAY_TAIL,
+    RUN_HEADER,
+)
 from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
@@ -42,7 +51,7 @@ from strandline.runtime.service import Service
 Allowed = Callable[[Identity, Any, Action], bool]
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents) -> APIRouter:
     """The routes, without prefix."""
     routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
@@ -127,7 +136,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             chat_id,
             asked,
             caller_of(identity, rest),
-            agent_name(),
+            agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
         # A run that this request has started is shown to it, also where another reader has been quicker.
@@ -184,7 +193,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     @routes.get("/{chat_id:anything}/messages")
     async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
         session = await visible(chat_id, identity, Action.READ)
-        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}})
+        nothing = JSONResponse({"messages": [], "activeRun": None, "cursor": None, "runs": {}, "annotations": {}})
         if session is None:
             return nothing
         try:
@@ -198,6 +207,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "activeRun": active_plain(active),
                 "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
+                "annotations": annotated(session.state, history.messages),
             },
             headers={"Cache-Control": "no-store"},
         )

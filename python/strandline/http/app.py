@@ -8,17 +8,19 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from fastapi import APIRouter, FastAPI
 
-from strandline.agents.invoke import Agent, call
+from strandline.agents.catalog import Agents
+from strandline.agents.invoke import call
 from strandline.agents.run import Run, ui_message
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
-from strandline.http import ai_sdk, decisions, doctor, health, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, annotating, decisions, doctor, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -76,21 +78,34 @@ class Strandline:
         self.settings = settings if settings is not None else Settings.from_env()
         opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
         self.service = Service(opened, clock or SystemClock(), self.settings)
-        self._agent: Agent | None = None
-        self._agent_name = ""
+        self._agents = Agents()
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
 
     # ------------------------------------------------------------------ what an application says
 
-    def agent(self, function: _AgentT) -> _AgentT:
-        """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator."""
-        if self._agent is not None:
-            raise Misconfigured(f"There is an agent already: {self._agent_name}. One Strandline has one agent.")
-        self._agent = function
-        self._agent_name = getattr(function, "__name__", type(function).__name__)
+    @overload
+    def agent(self, function: _AgentT) -> _AgentT: ...
+
+    @overload
+    def agent(self, *, name: str | None = None) -> Callable[[_AgentT], _AgentT]: ...
+
+    def agent(self, function: _AgentT | None = None, *, name: str | None = None) -> Any:
+        """Decorator: this callable answers. It takes a ``Run``; async or plain, function or generator.
+
+        The first agent answers where a request names none; others are named (``@chat.agent(name="critic")``, else
+        after their function) in the header ``Strandline-Agent``.
+        """
+        if function is None:
+            return partial(self.agent, name=name)
+        self._agents.add(function, name)
         return function
+
+    def annotation_type(self, kind: str, model: Any) -> None:
+        """Check the data of annotations of this kind against ``model``: a pydantic model, a TypedDict, any type that
+        pydantic knows. ``citation`` and ``reaction`` are defined already; kinds that are not defined hold any JSON."""
+        self.service.kinds.define(kind, model)
 
     def on_end(self, function: _HookT) -> _HookT:
         """Decorator: called with ``Ended`` after every run, once its end is durable. Async or plain; may raise (it is
@@ -130,7 +145,7 @@ class Strandline:
     @asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
         """What must run around the application; comes along with ``router``. Entering it again is harmless."""
-        if self._agent is None:
+        if not self._agents:
             raise Misconfigured("There is no agent. Decorate the function that answers with @chat.agent.")
         self._running += 1
         if self._running > 1:
@@ -152,17 +167,12 @@ class Strandline:
     def _router(self) -> APIRouter:
         identify = identity_dependency(self.auth)
         routes = APIRouter(lifespan=self.lifespan)
-        routes.include_router(
-            sessions.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/sessions"
-        )
+        routes.include_router(annotating.router(self.service, identify, self._allows), prefix="/sessions")
+        routes.include_router(sessions.router(self.service, identify, self._allows, self._agents), prefix="/sessions")
         routes.include_router(decisions.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
-        routes.include_router(
-            ai_sdk.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/chat"
-        )
-        routes.include_router(
-            tanstack.router(self.service, identify, self._allows, lambda: self._agent_name), prefix="/tanstack"
-        )
+        routes.include_router(ai_sdk.router(self.service, identify, self._allows, self._agents), prefix="/chat")
+        routes.include_router(tanstack.router(self.service, identify, self._allows, self._agents), prefix="/tanstack")
         routes.include_router(doctor.router(self.service, identify), prefix="/doctor")
 
         routes.include_router(health.router(self.service))
@@ -174,10 +184,12 @@ class Strandline:
     # ------------------------------------------------------------------ what the runtime calls
 
     async def _invoke(self, session: LiveSession, live: LiveRun, record: RunRecord) -> Ending:
-        assert self._agent is not None
+        agent = self._agents.get(record.agent)
+        if agent is None:
+            raise LookupError(f"there is no agent called {record.agent}")
         context = await self.service.sessions.context(session, record)
         run = Run(self.service.sessions, self.settings, session, live, record, context)
-        return await call(self._agent, run)
+        return await call(agent.function, run)
 
     async def _ended(self, session: LiveSession, run: RunRecord) -> None:
         if not self._hooks:

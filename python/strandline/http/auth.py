@@ -42,6 +42,7 @@ class Action(StrEnum):
     LIST = "list"
     MANAGE = "manage"
     DELETE = "delete"
+    ANNOTATE = "annotate"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from strandline.errors import Misconfigured
 from strandline.http.wire import (
+    AGENT_HEADER,
     CLIENT_HEADER,
     CURSOR_HEADER,
     DEVICE_HEADER,
@@ -37,6 +38,7 @@ REQUEST_HEADERS = (
     DEVICE_HEADER,
     READER_HEADER,
     PREFER_HEADER,
+    AGENT_HEADER,
     "X-Run-Id",
 )
 EXPOSED_HEADERS = (

@@ -24,7 +24,7 @@ from strandline.http.auth import Action, Identity
 from strandline.http.decisions import pending_plain
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import session_plain
+from strandline.http.sessions import annotated, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
 from strandline.runtime.history import contents_of
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
@@ -127,6 +127,7 @@ async def view(
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
+        "annotations": annotated(state, path),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
         "decisions": pending_plain(state, content=wanted.content),
         "readers": session.readers.plain(),
@@ -207,7 +208,10 @@ def _wanted(request: Request, session: LiveSession, default_major: int) -> Filte
     for run in runs:
         if check_id(run, "run") not in session.state.runs:
             raise NotFound("There is no such run.")
-    return Filter(major, reasoning=not exclude, content=not only, runs=runs or None)
+    whole = _listed(request, "annotations")
+    if whole - {"all"}:
+        raise Unprocessable("`annotations` may only be `all`.", code="invalid-request")
+    return Filter(major, reasoning=not exclude, content=not only, annotations=bool(whole), runs=runs or None)
 
 
 def _listed(request: Request, name: str) -> frozenset[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
+from strandline.core.annotation import summaries
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
-from strandline.core.records import RunRecord, SessionRecord
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.decisions import may_decide, pending_plain
@@ -21,7 +24,7 @@ from strandline.http.intake import caller_of, changes_in, is_answer, limit_of, p
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
-from strandline.http.wire import KEY_HEADER
+from strandline.http.wire import AGENT_HEADER, KEY_HEADER
 from strandline.runtime.history import page
 from strandline.runtime.live import LiveSession
 from strandline.runtime.service import Service
@@ -35,7 +38,7 @@ _FRESH = {"Cache-Control": "no-store"}
 _ARCHIVED = {"false": False, "true": True, "any": None}
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents) -> APIRouter:
     """The routes, without prefix; those of ``session_feed.py`` come after them."""
     routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
@@ -95,6 +98,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                     each.message_id: each.version for each in found.messages if each.version != each.message_id
                 },
                 "activeRun": active_plain(found.active),
+                "annotations": annotated(session.state, found.messages),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
                 "decisions": pending_plain(session.state),
                 "cursor": str(found.cursor),
@@ -126,7 +130,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             session_id,
             asked,
             caller_of(identity, along),
-            agent_name(),
+            agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
         return _accepted(session, run)
@@ -169,6 +173,12 @@ def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, A
         "updatedAt": record.updated_at,
         "activeRun": active[-1].id if active else None,
     }
+
+
+def annotated(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, dict[str, Any]]:
+    """The summaries of these messages' annotations, by message id (PROTOCOL §19.3)."""
+    found = summaries(state.annotations.values())
+    return {each.message_id: found[each.version] for each in messages if each.version in found}
 
 
 def active_plain(run: RunRecord | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
+from strandline.agents.catalog import Agents
 from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
 from strandline.core.decisions import Answer
@@ -24,6 +25,7 @@ from strandline.http.problems import problem_route, read_json
 from strandline.http.run_input import agent_body, resolution, resumed, run_ids, run_request
 from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
+    AGENT_HEADER,
     CURSOR_HEADER,
     MESSAGE_HEADER,
     PREFER_HEADER,
@@ -46,7 +48,7 @@ FROM_START = "-1"
 MAX_PAGE = 1000
 
 
-def router(service: Service, identify: Callable[..., Any], allows: Allowed, agent_name: Callable[[], str]) -> APIRouter:
+def router(service: Service, identify: Callable[..., Any], allows: Allowed, agents: Agents) -> APIRouter:
     """The routes, without prefix."""
     routes = APIRouter(route_class=problem_route(service.tally.refused))
     settings = service.settings
@@ -113,7 +115,11 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
 
         def submitted() -> Any:
             return sessions.submit(
-                session_id, asked, caller, agent_name(), lambda record: allows(identity, record, Action.SUBMIT)
+                session_id,
+                asked,
+                caller,
+                agents.choose(request.headers.get(AGENT_HEADER)),
+                lambda record: allows(identity, record, Action.SUBMIT),
             )
 
         session: LiveSession

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+AGENT_HEADER = "Strandline-Agent"
 CLIENT_HEADER = "Strandline-Client"
 CURSOR_HEADER = "Last-Event-ID"
 DEVICE_HEADER = "Strandline-Device"

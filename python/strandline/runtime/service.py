@@ -9,6 +9,7 @@ from typing import Literal
 
 from strandline.errors import NotStarted
 from strandline.runtime import collector
+from strandline.runtime.annotating import Kinds
 from strandline.runtime.clock import Clock
 from strandline.runtime.counters import Counters, Tally
 from strandline.runtime.janitor import Janitor
@@ -33,6 +34,7 @@ class Service:
         self.clock = clock
         self.settings = settings
         self.tally = Tally()
+        self.kinds = Kinds()
         self._sessions: Sessions | None = None
         self._runner: Runner | None = None
         self._journal: Journal | None = None
@@ -94,6 +96,7 @@ class Service:
             self._runner.sessions = sessions = Sessions(
                 self.store, self._journal, self.clock, self.settings, self.tally
             )
+            sessions.kinds = self.kinds
             self._journal.start(number)
             lost = await sessions.recover()
         except BaseException:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from strandline.codecs import native
@@ -16,12 +17,12 @@ from strandline.core.chunks import has_lone_surrogate
 from strandline.core.events import MessageReset
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
 from strandline.core.unfold import revive
 from strandline.errors import NotFound, Unprocessable
-from strandline.runtime import managing, promises
+from strandline.runtime import annotating, managing, promises
 from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
@@ -34,6 +35,8 @@ from strandline.runtime.submitting import May, no_such_session
 
 class Sessions(Decisions):
     """The use cases. One per store."""
+
+    kinds: annotating.Kinds
 
     async def _decide_in(self, session_id: str, may: May, decide: Callable[[LiveSession], Decided]) -> Any:
         """Have something decided in a session that exists. ``may`` is asked inside the decision. Raises NotFound."""
@@ -174,6 +177,32 @@ class Sessions(Decisions):
     async def delete(self, session_id: str, caller: Caller, may: May) -> None:
         """Delete a session and all that it holds (PROTOCOL §8.4). Raises NotFound."""
         await self._decide_in(session_id, may, lambda session: managing.delete(session, caller.by, self._clock.now()))
+
+    # ------------------------------------------------------------------ annotations
+
+    async def annotate(
+        self, session_id: str, message_id: str, said: tuple[Any, Any, Any], named: str | None, by: str, may: May
+    ) -> tuple[AnnotationRecord, Cursor]:
+        """Add an annotation (PROTOCOL §19.2): ``said`` is its kind, data and range. Returns it, and the offset after
+        it. Raises NotFound, Unprocessable, Conflict and TooMany."""
+        added = annotating.Added(named or self._clock.mint("note"), message_id, *self.kinds.read(*said))
+
+        def decide(session: LiveSession) -> Decided:
+            decided = annotating.add(session, added, by, self._clock.now(), self._settings.max_annotations)
+            return replace(decided, answer=lambda: (decided.answer(), session.feed.cursor(session.state.record.epoch)))
+
+        found: tuple[AnnotationRecord, Cursor] = await self._decide_in(session_id, may, decide)
+        return found
+
+    async def unannotate(self, session_id: str, annotation_id: str, by: str, may: May, manages: May) -> None:
+        """Take an annotation back (PROTOCOL §19.4). Raises NotFound and Forbidden."""
+        await self._decide_in(
+            session_id,
+            may,
+            lambda session: annotating.remove(
+                session, annotation_id, by, self._clock.now(), manages=manages(session.state.record)
+            ),
+        )
 
     # ------------------------------------------------------------------ history and import
 

@@ -103,7 +103,11 @@ class MemoryStore:
             tuple(replace(record, parts=None) for record in self._messages.get(session_id, {}).values()),
             tuple(sorted(runs, key=lambda record: record.first_seq)),
             tuple(record if record.pending else replace(record, input=None) for record in decisions),
-            tuple(record for record in self._annotations.values() if record.session == session_id),
+            tuple(
+                replace(record, data=None, range=None)
+                for record in self._annotations.values()
+                if record.session == session_id
+            ),
         )
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
@@ -121,6 +125,13 @@ class MemoryStore:
             (record for record in self._runs.values() if record.active),
             key=lambda record: (record.session, record.first_seq),
         )
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        self._check_open()
+        found = (each for each in self._annotations.values() if (each.session, each.message) == (session_id, version))
+        return [each for each in found if kind in (None, each.kind)][offset : offset + limit]
 
     async def due(self, before: int) -> list[DecisionRecord]:
         self._check_open()

@@ -151,7 +151,7 @@ class Store(Protocol):
 
     async def outline(self, session_id: str) -> Outline:
         """Every message version of a session without its content (``parts`` None), and its runs, decisions and
-        annotations. Of a decision that was made ``input`` is left out."""
+        annotations (in any order, without ``data`` and ``range``). A decision that was made has no ``input``."""
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
         """The named versions with their content, in the order of ``versions``; unknown ones are left out."""
@@ -161,6 +161,11 @@ class Store(Protocol):
 
     async def unfinished(self) -> list[RunRecord]:
         """Every run that is queued or running, in order of session and ``first_seq``."""
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        """A page of the annotations of a message version, of one kind or of all, in order of creation."""
 
     async def due(self, before: int) -> list[DecisionRecord]:
         """The first ``DUE_AT_ONCE`` pending decisions that expire at ``before`` (ms) or earlier, the oldest first."""

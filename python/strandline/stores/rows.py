@@ -157,6 +157,7 @@ def annotation_row(record: AnnotationRecord) -> Row:
         record.kind,
         record.author,
         record.created_at,
+        record.name,
         _json(record.data),
         _json(record.range),
     )

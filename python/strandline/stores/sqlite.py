@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import aiosqlite
 import orjson
 
-from strandline.core.records import DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import lines, schema
 from strandline.stores.faults import unavailable
@@ -159,6 +159,12 @@ class SqliteStore:
 
     async def unfinished(self) -> list[RunRecord]:
         return [run_from(row) for row in await self._read("unfinished_runs")]
+
+    async def annotations(
+        self, session_id: str, version: str, kind: str | None, limit: int, offset: int
+    ) -> list[AnnotationRecord]:
+        rows = await self._read("annotations_of", session_id, version, kind, limit, offset)
+        return [annotation_from(row) for row in rows]
 
     async def due(self, before: int) -> list[DecisionRecord]:
         return [decision_from(row) for row in await self._read("due_decisions", before, DUE_AT_ONCE)]

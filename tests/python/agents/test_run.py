@@ -167,6 +167,23 @@ async def test_what_the_agent_is_asked() -> None:
         assert run.cancelled
 
 
+async def test_what_the_reply_says_so_far() -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def agent(run: Run) -> None:
+        seen.append(run.message)
+        await run.text("hel")
+        await run.tool_call("look", {"at": 1}, id="t1")
+        seen.append(run.message)
+
+    async with running(agent=agent) as rig:
+        answer = await (await rig.post("c")).end()
+        stored = (await rig.history("c"))["messages"][-1]
+    assert [seen[0]["id"], seen[0]["role"], seen[0]["parts"]] == [stored["id"], "assistant", []]
+    assert [part.get("state") for part in seen[1]["parts"]] == [None, "done", "input-available"]
+    assert answer.types[-1] == "[DONE]"
+
+
 # ---------------------------------------------------------------------- what is refused
 
 REFUSED: list[tuple[str, Any]] = [

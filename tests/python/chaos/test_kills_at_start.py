@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 from committing_child import batch
 from forking import Aim, Nursery
-from store_samples import OLD_SESSION, copied, entry, message, run, segment, session
+from store_samples import OLD_SESSION, copied, entry, message, put_old, run, segment, session
 
 from strandline.stores import SqliteStore, lines, schema
 from strandline.stores.port import Batch
-from strandline.stores.queries import MIGRATIONS, SQL, repeated
-from strandline.stores.rows import inflate, journal_row, merged, message_row, run_row
+from strandline.stores.queries import MIGRATIONS, SQL
+from strandline.stores.rows import inflate, journal_row, merged
 
 SLICE = 20_000
 EVER = 2**62
@@ -49,8 +49,7 @@ async def left_by_an_old_version(folder: Path, durability: schema.Durability) ->
         for number in range(30):
             name = f"s{number}"
             db.execute(OLD_SESSION, (name,))
-            db.execute(repeated("put_messages", 1), message_row(message(f"v{number}", session=name)))
-            db.execute(repeated("put_runs", 1), run_row(run(f"r{number}", session=name)))
+            put_old(db, message(f"v{number}", session=name), run(f"r{number}", session=name))
             entries = (entry(name, 1, 30, f"r{number}"), entry("s0", 31 + number, 31 + number))
             db.execute(SQL["put_journal"], journal_row(number + 1, entries))
         db.execute(SQL["put_meta"], ("process", durability))

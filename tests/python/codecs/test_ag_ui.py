@@ -221,8 +221,7 @@ def test_a_suspended_run_says_what_it_waits_for() -> None:
             "id": "ap",
             "reason": "approval_required",
             "toolCallId": "m1:k",
-            "metadata": {"kind": "approval", **about},
-            "expiresAt": "1970-01-01T00:01:00+00:00",
+            "metadata": {"kind": "approval", **about, "expiresAt": 60_000},
         },
         {
             "id": "k",

@@ -225,7 +225,8 @@ def test_a_session_belongs_to_its_creator(action: Action) -> None:
 
 
 def test_actions_are_what_the_routes_need() -> None:
-    assert [str(action) for action in Action] == ["read", "submit", "stop", "decide", "list", "manage", "delete"]
+    every = ["read", "submit", "stop", "decide", "list", "manage", "delete", "annotate"]
+    assert [str(action) for action in Action] == every
 
 
 # --- what auth= may be ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rig import Answer, Rig, running
+from rig import EMPTY, Answer, Rig, running
 from strandline.testing import ScriptedAgent
 
 VALUES: list[Any] = [
@@ -209,7 +209,7 @@ async def test_methods_that_are_not_there(rig: Rig, method: str, path: str) -> N
 async def test_unknown_sessions(rig: Rig) -> None:
     assert (await rig.resume("nobody")).status == 204
     assert (await rig.resume("nobody", "abcd1234.1.1", shim=True)).status == 204
-    assert await rig.history("nobody") == {"messages": [], "activeRun": None, "cursor": None, "runs": {}}
+    assert await rig.history("nobody") == EMPTY
     for method, path in [
         ("POST", "/api/chat/nobody/stop"),
         ("GET", "/api/sessions/nobody"),

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rig import Answer, Rig, running
+from rig import EMPTY, Answer, Rig, running
 from strandline.testing import ScriptedAgent
 
 USER = {"id": "u9", "role": "user", "parts": [{"type": "text", "text": "hello 🦩"}]}
@@ -123,7 +123,7 @@ async def test_a_name_that_is_said_twice_counts_once(rig: Rig) -> None:
     assert call.run.session_id == "d"
     call.finish()
     await answer.end()
-    assert await rig.history("c") == {"messages": [], "activeRun": None, "cursor": None, "runs": {}}
+    assert await rig.history("c") == EMPTY
 
 
 async def test_messages_that_share_an_id_are_not_confused(rig: Rig) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from rig import Answer, Rig, running
+from rig import EMPTY, Answer, Rig, running
 from strandline.core.records import SessionRecord
 from strandline.http.auth import Action, Auth, Identity
-
-EMPTY = {"messages": [], "activeRun": None, "cursor": None, "runs": {}}
 
 
 async def who(request: Request) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from rig import Answer, Rig, running
+from rig import EMPTY, Answer, Rig, running
 from strandline import Ended
 from strandline.core.offset import parse
 from strandline.stores import MemoryStore, SqliteStore
+from strandline.stores.port import Outline
 from strandline.testing import FailingStore, ManualClock, ScriptedAgent, until
 
 C = "/api/sessions/c"
@@ -46,11 +47,10 @@ async def told(rig: Rig, chat: str = "c", **headers: str) -> Answer:
 
 async def in_store(rig: Rig, chat: str = "c") -> list[Any]:
     store = rig.store
-    runs = (await store.outline(chat)).runs
-    return [await store.session(chat), await store.outline(chat), runs, await store.events(chat, 0, 2**62)]
+    return [await store.session(chat), await store.outline(chat), await store.events(chat, 0, 2**62)]
 
 
-NOTHING: list[Any] = [None, [], [], []]
+NOTHING: list[Any] = [None, Outline(), []]
 
 
 # ------------------------------------------------------------------------------------------------ what is gone
@@ -373,7 +373,7 @@ async def test_a_reader_of_a_deleted_session_is_not_shown_the_next_one_of_that_n
 @pytest.mark.parametrize(
     ("path", "status", "shown"),
     [
-        ("/api/chat/c/messages", 200, {"messages": [], "activeRun": None, "cursor": None, "runs": {}}),
+        ("/api/chat/c/messages", 200, EMPTY),
         ("/api/tanstack?threadId=c", 200, {"messages": [], "activeRun": None, "cursor": None, "leaf": None}),
         (C, 404, {"code": "not-found"}),
         (f"{C}/messages", 404, {"code": "not-found"}),

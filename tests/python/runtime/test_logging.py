@@ -141,9 +141,15 @@ async def test_a_shutdown_says_who_is_waited_for_and_who_was_left(caplog: pytest
     assert [line["action"] for line in lines(caplog)][-2:] == ["drain-ended", "stopped"]
 
 
-async def test_an_agents_own_error_is_logged_with_its_traceback_and_ids(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("public", [False, True])
+async def test_an_agents_own_error_is_logged_with_its_traceback_and_ids(
+    public: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     async def agent(run: Run) -> None:
-        raise RuntimeError("the provider is away")
+        error = RuntimeError("the provider is away")
+        if public:
+            raise PublicError("Please come back tomorrow.") from error
+        raise error
 
     async with running(agent=agent) as rig:
         await (await rig.post("c")).end()

@@ -21,9 +21,22 @@ from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRec
 from strandline.core.run import Status
 from strandline.stores import SqliteStore, Store
 from strandline.stores.port import Batch, Entry, Segment
+from strandline.stores.rows import message_row, run_row
 
 OLD_SESSION = "INSERT INTO sessions VALUES (?, 'abcd1234', 'ann', 1000, 2000, 3, 'v1', 'A title')"
 """A session in the columns of the first schema."""
+
+OLD_MESSAGE = (
+    "INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+OLD_RUN = "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def put_old(db: sqlite3.Connection, message: MessageRecord, run: RunRecord) -> None:
+    """A message and a run in the columns of the first schema, which later ones have added to at the end."""
+    db.execute(OLD_MESSAGE, message_row(message)[: OLD_MESSAGE.count("?")])
+    db.execute(OLD_RUN, run_row(run)[: OLD_RUN.count("?")])
 
 
 def session(id: str = "s1", **changes: Any) -> SessionRecord:
@@ -60,7 +73,8 @@ def decision(id: str = "d1", **changes: Any) -> DecisionRecord:
 def annotation(id: str = "a1", **changes: Any) -> AnnotationRecord:
     fields: dict[str, Any] = {
         "session": "s1", "message": "v1", "message_id": "m-v1", "kind": "citation", "author": "user:ann",
-        "created_at": 1000, "data": {"url": "https://a.example"}, "range": {"part": 0, "start": 1, "end": 4},
+        "created_at": 1000, "name": "a.example", "data": {"url": "https://a.example"},
+        "range": {"part": 0, "start": 1, "end": 4},
     }  # fmt: skip
     return AnnotationRecord(id=id, **{**fields, **changes})
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from store_samples import annotation, decision, message, reopen, run, session
 
+from strandline.core.records import AnnotationRecord
 from strandline.stores import Store
 from strandline.stores.port import DUE_AT_ONCE, Batch, Outline
 
@@ -45,17 +46,25 @@ async def test_decisions_that_are_due_come_oldest_first_and_only_while_they_are_
     assert [each.expires_at for each in found] == sorted([*range(1, DUE_AT_ONCE + 20), 20, 30])[:DUE_AT_ONCE]
 
 
+def bare(record: AnnotationRecord) -> AnnotationRecord:
+    return replace(record, data=None, range=None)
+
+
 async def test_annotations_are_replaced_and_taken_back(store: Store) -> None:
     one, two = annotation(), annotation("a2", data=None, range=None)
     await store.commit(Batch(1, annotations=(one, two, annotation(session="s2"))))
     better = annotation(data={"url": "https://b.example"}, kind="note")
     await store.commit(Batch(2, annotations=(better,)))
     await reopen(store)
-    assert (await store.outline("s1")).annotations == (better, two)
+    assert (await store.outline("s1")).annotations == (bare(better), two)
+    assert await store.annotations("s1", "v1", None, 10, 0) == [better, two]
+    assert await store.annotations("s1", "v1", "note", 10, 0) == [better]
+    assert await store.annotations("s1", "v1", None, 1, 1) == [two]
+    assert await store.annotations("s1", "v2", None, 10, 0) == []
     await store.commit(Batch(3, unannotated=(("s1", "a1"), ("s1", "unknown"))))
     await reopen(store)
-    assert await store.outline("s1") == Outline(annotations=(two,))
-    assert (await store.outline("s2")).annotations == (annotation(session="s2"),)
+    assert await store.outline("s1") == Outline(annotations=(bare(two),))
+    assert (await store.outline("s2")).annotations == (bare(annotation(session="s2")),)
 
 
 async def test_deleted_and_spawned_messages_and_recovered_runs_are_told_apart(store: Store) -> None:

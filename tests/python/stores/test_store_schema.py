@@ -15,6 +15,7 @@ from store_samples import (
     content_of,
     events,
     made_and_closed,
+    put_old,
     session,
     sql,
     whole_batch,
@@ -26,7 +27,7 @@ from strandline.stores import SqliteStore, schema
 from strandline.stores.inspect import Inspector
 from strandline.stores.port import Batch, Segment
 from strandline.stores.queries import MIGRATIONS, SQL, Migration, read_queries
-from strandline.stores.rows import inflate, journal_row, message_row, run_row
+from strandline.stores.rows import inflate, journal_row
 
 EVER = 2**62
 
@@ -104,21 +105,13 @@ def test_every_earlier_schema_is_brought_forward(path: Path, version: int) -> No
         assert fresh.execute("PRAGMA user_version").fetchone() == (MIGRATIONS[-1].version,)
 
 
-OLD_MESSAGE = "session, version, message_id, parent, role, author, created_at, run, parts, metadata"
-
-
-def marks(count: int) -> str:
-    return ", ".join("?" * count)
-
-
 async def test_what_a_file_of_the_first_schema_holds_is_all_there_afterwards(path: Path) -> None:
     batch = replace(whole_batch(1), sessions=())
     with closing(schema.connect(path)) as db:
         schema.migrate(db, 0, MIGRATIONS[:1])
         for name in ("s1", "s2"):
             db.execute(OLD_SESSION, (name,))
-        db.execute(f"INSERT INTO messages ({OLD_MESSAGE}) VALUES ({marks(10)})", message_row(batch.messages[0])[:10])
-        db.execute(f"INSERT INTO runs VALUES ({marks(18)})", run_row(batch.runs[0])[:18])
+        put_old(db, batch.messages[0], batch.runs[0])
         db.execute(SQL["put_journal"], journal_row(1, batch.entries))
     with pytest.raises(StoreRefused, match=r"schema 1.*start the server once"):
         Inspector(path)

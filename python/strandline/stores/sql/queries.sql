@@ -114,11 +114,11 @@ ON CONFLICT (session, id) DO UPDATE SET
     decided_by = excluded.decided_by;
 
 -- put_annotations --
-INSERT INTO annotations (session, id, message, message_id, kind, author, created_at, data, range)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO annotations (session, id, message, message_id, kind, author, created_at, name, data, range)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (session, id) DO UPDATE SET
     message = excluded.message, message_id = excluded.message_id, kind = excluded.kind, author = excluded.author,
-    created_at = excluded.created_at, data = excluded.data, range = excluded.range;
+    created_at = excluded.created_at, name = excluded.name, data = excluded.data, range = excluded.range;
 
 -- drop_annotation --
 DELETE FROM annotations WHERE session = ? AND id = ?;
@@ -217,5 +217,11 @@ SELECT session, id, run, message, message_id, kind, tool_call, tool, created_at,
 FROM decisions WHERE outcome IS NULL AND expires_at <= ? ORDER BY expires_at LIMIT ?;
 
 -- list_annotations --
-SELECT session, id, message, message_id, kind, author, created_at, data, range
-FROM annotations WHERE session = ? ORDER BY rowid;
+SELECT session, id, message, message_id, kind, author, created_at, name, NULL, NULL
+FROM annotations WHERE session = ?;
+
+-- annotations_of --
+-- A page of one message's, of one kind or (null) of all, in order of creation.
+SELECT session, id, message, message_id, kind, author, created_at, name, data, range
+FROM annotations WHERE session = ?1 AND message = ?2 AND kind = coalesce(?3, kind)
+ORDER BY rowid LIMIT ?4 OFFSET ?5;

@@ -40,8 +40,9 @@ CREATE TABLE annotations (
     kind       TEXT NOT NULL,
     author     TEXT NOT NULL,
     created_at INTEGER NOT NULL,
+    name       TEXT,
     data       TEXT,
     range      TEXT,
     UNIQUE (session, id)
 );
-CREATE INDEX annotations_by_session ON annotations (session);
+CREATE INDEX annotations_by_session ON annotations (session, message);
