@@ -105,6 +105,29 @@ describe("a chat that streams nothing", () => {
     expect(page.puts.length).toBe(1);
   });
 
+  test.each(["approval-responded", "output-available", "output-error"])(
+    "keeps what its user has just answered (%s) until the session has an answer",
+    (state) => {
+      const part = (now: string) => ({
+        ...reply("m1"),
+        parts: [{ type: "tool-x", toolCallId: "k", state: now }],
+      });
+      const asked = [user("u1"), part("approval-requested")];
+      page.see(asked);
+      page.view = {
+        ...page.view,
+        decisions: [{ messageId: "m1", toolCallId: "k" }],
+      } as unknown as SessionView;
+      page.render();
+      const mine = part(state);
+      page.messages = [user("u1"), mine];
+      page.render();
+      expect(page.messages[1]).toBe(mine);
+      page.see([user("u1"), part("output-denied")]);
+      expect(page.messages[1]).toMatchObject({ parts: [{ state: "output-denied" }] });
+    },
+  );
+
   test("takes the session's words for its own when they differ", () => {
     page.messages = [user("u1"), reply("m1", "half")];
     page.see([user("u1"), reply("m1", "half of it")]);

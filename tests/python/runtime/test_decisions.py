@@ -198,6 +198,51 @@ async def test_it_is_decided_once_and_the_loser_is_told_what_was_decided(any_rig
     assert again.json == won.json, "also when all is over"
 
 
+async def test_decisions_of_one_message_that_are_made_at_once_are_all_in_it(any_rig: Rig) -> None:
+    rig = any_rig
+    await asked(rig, *[lambda run, n=n: run.call_client_tool("locate", n, id=f"x{n}") for n in range(6)])
+    answers = await asyncio.gather(*(decide(rig, f"x{n}", {"output": n}) for n in range(6)))
+    assert [answer.status for answer in answers] == [200] * 6
+    assert sorted(answer.json["run"] is None for answer in answers) == [False] + [True] * 5
+    assert [part["output"] for part in tools(await reply_of(rig))] == list(range(6))
+    (await rig.agent.called(2)).finish()
+    await rig.ended()
+    assert (await kinds(rig)).count("run-queued") == 2
+
+
+async def reply_of(rig: Rig) -> dict[str, Any]:
+    """The message as the store has it, also while it is being written."""
+    session = await rig.sessions.find("c")
+    (stored,) = await rig.store.messages("c", [session.state.record.leaf])
+    return {"parts": stored.parts}
+
+
+@pytest.mark.parametrize("path", ["/api/sessions/c", "/api/sessions/c/messages", "/api/chat/c/messages"])
+async def test_what_is_read_is_of_one_moment_though_the_reply_goes_on_meanwhile(
+    sqlite_rig: Rig, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    rig = sqlite_rig
+    await asked(rig, lambda run: run.call_client_tool("locate", id="x"))
+    read, late = rig.store.messages, False
+
+    async def slow(*which: Any) -> Any:
+        nonlocal late
+        if not late:
+            late = True
+            await decide(rig, "x", {"output": 1})
+            (await rig.agent.called(2)).say("More.").finish()
+            await rig.ended()
+        return await read(*which)
+
+    monkeypatch.setattr(rig.store, "messages", slow)
+    answer = (await rig.ask("GET", path)).json
+    assert len(rig.agent.calls) == 2
+    runs = answer["runs"]
+    newest = runs[-1] if isinstance(runs, list) else next(iter(runs.values()))
+    said = "".join(part.get("text", "") for part in answer["messages"][-1]["parts"])
+    assert (newest["status"], said) == ("completed", "Let me see. More.")
+
+
 async def test_an_approved_call_that_gets_no_output_is_closed(rig: Rig) -> None:
     await asked(rig)
     await decide(rig, (await pending(rig))[0]["id"], {"approved": True})
