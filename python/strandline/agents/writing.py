@@ -266,16 +266,11 @@ class Writer:
         clock, expires_at = self._sessions.clock, None
         if terms.expires_in is not None:
             expires_at = clock.now() + round(terms.expires_in * 1000)
-        decision = wanted if self._is_free(wanted) else clock.mint("decision")
-        return Awaited(tool_call, kind, decision, terms.roles, expires_at)
-
-    def _is_free(self, decision: str) -> bool:
-        """Whether a path can have this id, and no other decision of the session has it."""
         try:
-            check_id(decision, "decision")
-        except InvalidId:
-            return False
-        return decision not in self._session.state.decisions
+            decision = check_id(wanted, "decision")
+        except InvalidId:  # of a library; no path could have it
+            decision = clock.mint("decision")
+        return Awaited(tool_call, kind, decision, terms.roles, expires_at)
 
     def give_up(self) -> None:
         """The agent has failed: nothing that it may have left running can add to the message any more."""

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from asking import REFUND, answering, asked, decide, pending, post_back, reply, tools
-from rig import Rig, running
+from rig import Rig, running, user_of
 from strandline import Run
 from strandline.core.run import Status
+from strandline.http.auth import Auth
 from strandline.stores import SqliteStore
 from strandline.testing import ManualClock
 
@@ -196,6 +197,32 @@ async def test_it_is_decided_once_and_the_loser_is_told_what_was_decided(any_rig
     await rig.ended()
     again = await decide(rig, waiting["id"], {"approved": won.json["decision"]["outcome"] == "approved"})
     assert again.json == won.json, "also when all is over"
+
+
+async def test_another_output_for_the_same_call_is_refused(rig: Rig) -> None:
+    await asked(rig, lambda run: run.call_client_tool("locate", id="x"))
+    message = await reply(rig)
+    assert (await decide(rig, "x", {"output": [1]})).status == 200
+    for other in ({"output": [2]}, {"output": [True]}, {"errorText": "no"}):
+        answer = await decide(rig, "x", other)
+        assert (answer.status, answer.json["decision"]["value"]) == (409, {"output": [1]})
+        posted = await post_back(rig, answering(message, other))
+        await posted.end()
+        assert (posted.status, posted.code) == (409, "already-decided")
+    assert (await decide(rig, "x", {"output": [1.0]})).status == 200
+    (await rig.agent.called(2)).finish()
+    await rig.ended()
+
+
+async def test_the_agent_goes_on_for_who_asked_it_whoever_decides() -> None:
+    async with running(auth=Auth(user_of, policy=lambda identity, session, action: True)) as rig:
+        await asked(rig)
+        (waiting,) = await pending(rig)
+        assert (await decide(rig.as_user("boss"), waiting["id"], {"approved": True})).status == 200
+        call = await rig.agent.called(2)
+        assert (call.run.user.user, call.run.decisions[0].decided_by) == ("ann", "user:boss")
+        call.finish()
+        await rig.ended()
 
 
 async def test_decisions_of_one_message_that_are_made_at_once_are_all_in_it(any_rig: Rig) -> None:
