@@ -6,6 +6,7 @@
  */
 import {
   type ActiveRun,
+  isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
@@ -40,7 +41,10 @@ export interface SessionTransportOptions {
   body?: Resolvable<object>;
   /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
   submit?: Resolvable<SubmitPolicy | undefined>;
-  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  /**
+   * A reply ended with `StrandlineResyncError`, or another device was quicker to decide: call `chat.resumeStream()` to
+   * read it anew.
+   */
   onResync?(chatId: string): void;
 }
 
@@ -79,11 +83,15 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         });
         // What is posted is not taken back: its answer may come when nobody waits for it any more.
         const sending = session.send(message, { trigger, messageId, body, headers, submit });
-        const sent = await Promise.race([sending, aborted]);
-        turn.run = sent.run;
+        const sent = await Promise.race([sending, aborted]).catch((error) => {
+          if (isTooLate(error)) readAnew(chatId);
+          throw error;
+        });
         turn.messageId = sent.messageId;
+        if (sent.run === null) return nothing(sent.messageId);
+        turn.run = sent.run;
         if (sent.steered !== undefined) return steered(sent);
-        return follow(session, sent.run, signal);
+        return follow(session, sent.run, signal, message?.role !== undefined && message.role !== "user");
       });
       if (stream === null) throw new StrandlineGoneError();
       return stream;
@@ -147,9 +155,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       }
       void followed.ended.then((error) => {
         end();
-        if (!(error instanceof StrandlineResyncError)) return;
-        // Later than the chat's own reaction to the error, so that it can be told to resume.
-        clock.setTimeout(() => options.onResync?.(chatId), 0);
+        if (error instanceof StrandlineResyncError) readAnew(chatId);
       });
       return followed.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     } catch (error) {
@@ -158,12 +164,25 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     }
   }
 
-  async function follow(session: Session, run: string, signal: AbortSignal): Promise<Followed | null> {
+  function readAnew(chatId: string): void {
+    // Later than the chat's own reaction to the error, so that it can be told to resume.
+    clock.setTimeout(() => options.onResync?.(chatId), 0);
+  }
+
+  /** `goesOn`: the chat has the message so far, and is only told what follows; else it is told all of it. */
+  async function follow(
+    session: Session,
+    run: string,
+    signal: AbortSignal,
+    goesOn = false,
+  ): Promise<Followed | null> {
     await seen(session, signal, ({ runs }) => session.reply(run) ?? runs.find(({ id }) => id === run));
     // Asked for again: events that came together with the one that was waited for have been applied meanwhile.
     const reply = session.reply(run);
-    if (reply !== undefined) return followLive(session, run, reply, signal);
-    // It was over before this page had heard of its session.
+    const isWhole = reply?.chunks[0]?.type === "start" || !reply?.goesOn;
+    if (reply !== undefined && isWhole !== goesOn) return followLive(session, run, reply, signal);
+    if (goesOn) throw new StrandlineResyncError();
+    // It was over before this page had heard of its session, or this page was not there when it began.
     return replay(session, { run }, signal);
   }
 
@@ -189,6 +208,9 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     return stream;
   }
 }
+
+/** Answers were recorded, and something else is pending. */
+const nothing = (messageId: string): Followed => only({ type: "start", messageId });
 
 /** The first thing that `look` finds in a session that is being followed. Undefined when there is no such session. */
 function seen<T>(
@@ -223,9 +245,12 @@ function seen<T>(
 const OVER = new Set<SessionStatus>(["idle", "refused", "absent", "deleted"]);
 
 /** The answer of the other wire to a message that an agent was told which is running (PROTOCOL §14.4). */
-function steered({ run, steered: messageId }: Sent): Followed {
+const steered = ({ run, steered: messageId }: Sent): Followed =>
+  only({ type: "data-strandline", data: { steered: { run, messageId } }, transient: true });
+
+function only(chunk: Chunk): Followed {
   const outlet = createOutlet<Chunk>(() => {});
-  outlet.push([{ type: "data-strandline", data: { steered: { run, messageId } }, transient: true }]);
+  outlet.push([chunk]);
   outlet.end();
   return { chunks: outlet.stream, ended: outlet.ended };
 }

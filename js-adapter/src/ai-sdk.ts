@@ -9,6 +9,7 @@ import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./bac
 import {
   type CallOptions,
   type ChatMessage,
+  isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
@@ -87,7 +88,10 @@ export interface StrandlineTransportOptions extends RequestOptions {
   /** A page that is hidden for longer lets go of its connection, and reads on when it is back. Default 60 000. */
   hiddenMs?: number;
   onStatus?(chatId: string, status: StreamStatus, detail: StatusDetail): void;
-  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  /**
+   * A reply ended with `StrandlineResyncError`, or another device was quicker to decide: call `chat.resumeStream()` to
+   * read it anew.
+   */
   onResync?(chatId: string): void;
   /** As in `DefaultChatTransport`: the returned body replaces the one that would be sent, headers are added. */
   prepareSendMessagesRequest?(
@@ -163,7 +167,12 @@ export function strandlineTransport(
       posts.add(post);
       const answered = () => void posts.delete(post);
       post.answer.then(answered, answered);
-      await turn.stream.accept(post.answer);
+      try {
+        await turn.stream.accept(post.answer);
+      } catch (error) {
+        if (isTooLate(error)) readAnew(chatId);
+        throw error;
+      }
       return turn.stream.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     },
 
@@ -258,11 +267,14 @@ export function strandlineTransport(
     streams.add(stream);
     abortSignal?.addEventListener("abort", stream.detach);
     void stream.ended.then((error) => {
-      if (options.onResync === undefined || !(error instanceof StrandlineResyncError)) return;
-      // Later than the chat's own reaction to the error, so that it can be told to resume.
-      clock.setTimeout(() => options.onResync?.(chatId), 0);
+      if (error instanceof StrandlineResyncError) readAnew(chatId);
     });
     return turn;
+  }
+
+  function readAnew(chatId: string): void {
+    // Later than the chat's own reaction to the error, so that it can be told to resume.
+    if (options.onResync !== undefined) clock.setTimeout(() => options.onResync?.(chatId), 0);
   }
 
   function report(chatId: string, status: StreamStatus, detail: StatusDetail): void {

@@ -13,6 +13,8 @@ export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
   AnnotationSummary,
   Annotations,
+  Answer,
+  Decided,
   MessagePart,
   NewAnnotation,
   NewMessage,
@@ -20,6 +22,7 @@ export type {
   SendOptions,
   Sent,
   Session,
+  SessionDecision,
   SessionEvent,
   SessionInfo,
   SessionMessage,

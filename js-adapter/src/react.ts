@@ -31,7 +31,9 @@ export function SessionsProvider(props: { sessions: Sessions; children?: ReactNo
 }
 
 /** A session as it is now, and what can be done to it. */
-export interface SessionHandle extends SessionView, Pick<Session, "send" | "steer" | "stop" | "loadOlder"> {
+export interface SessionHandle
+  extends SessionView,
+    Pick<Session, "send" | "steer" | "stop" | "decide" | "loadOlder"> {
   /** The object behind it: the same one for as long as the component shows this session. */
   readonly session: Session;
 }
@@ -46,6 +48,7 @@ const BLANK: Omit<SessionView, "id"> = {
   spawned: [],
   notes: [],
   readers: [],
+  decisions: [],
   annotations: {},
   reader: null,
   hasOlder: false,
@@ -66,8 +69,8 @@ export function useSession(id: string, options: { sessions?: Sessions } = {}): S
   const blank = useMemo(() => ({ ...BLANK, id }), [id]);
   const view = useSyncExternalStore(session.subscribe, session.getSnapshot, () => blank);
   return useMemo(() => {
-    const { send, steer, stop, loadOlder } = session;
-    return { ...view, session, send, steer, stop, loadOlder };
+    const { send, steer, stop, decide, loadOlder } = session;
+    return { ...view, session, send, steer, stop, decide, loadOlder };
   }, [session, view]);
 }
 

@@ -14,7 +14,14 @@ import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, type SubmitPolicy } from "./
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
-import { type Annotations, type Content, createView, type RunReply, type SessionEvent } from "./view.js";
+import {
+  type Annotations,
+  type Content,
+  createView,
+  type RunReply,
+  type SessionDecision,
+  type SessionEvent,
+} from "./view.js";
 import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
@@ -24,6 +31,7 @@ export type {
   Annotations,
   Content,
   RunReply,
+  SessionDecision,
   SessionEvent,
   SessionInfo,
   SessionNote,
@@ -74,7 +82,8 @@ export interface SendOptions {
 }
 
 export interface Sent {
-  run: string;
+  /** Null for answers that leave something pending: then nothing is running (PROTOCOL §15.5). */
+  run: string | null;
   /** Of the reply. */
   messageId: string;
   /** Of the event that queued the run, or that told it. */
@@ -89,6 +98,20 @@ export interface SteerOptions {
   /** What the agent sees as `body` of the run that answers, if it does not take it. */
   body?: object | undefined;
   headers?: HeaderFields | undefined;
+}
+
+/** What is decided: about an approval, or by a tool that this client runs. */
+export type Answer =
+  | { approved: boolean; reason?: string }
+  | { output: unknown }
+  /** The tool failed. */
+  | { errorText: string };
+
+export interface Decided {
+  decision: SessionDecision;
+  /** The run that goes on with the reply. Null while something else of it is pending. */
+  run: string | null;
+  messageId: string;
 }
 
 export interface StopOptions {
@@ -129,6 +152,7 @@ export interface Session {
    * Sends a message, or what `trigger` says without one. Repeated until it is answered, and done once. The message is
    * shown at once, marked `pending`. Rejects when it is refused, and when it is time to give up.
    */
+  send(message: string, options?: SendOptions): Promise<Sent & { run: string }>;
   send(message: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
   /**
    * Tells a running agent something, from any device. Until the agent has taken it, it is among the `notes`; if it never
@@ -139,6 +163,11 @@ export interface Session {
   stop(options?: StopOptions): Promise<StopResult>;
   /** Ends several in one step, and resolves with every one that it ended. */
   stop(options: StopManyOptions): Promise<StopResult[]>;
+  /**
+   * Decides what a run waits for (`decisions`). Repeated until it is answered, and done once: rejects with a
+   * `StrandlineHttpError` (409, `already-decided`) when somebody else has decided otherwise.
+   */
+  decide(decision: string, answer: Answer): Promise<Decided>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
   /** Says something about a message; resolves with the id of the annotation, which `unannotate` takes (§19). */
@@ -305,6 +334,7 @@ export function createSession(id: string, wire: Wire): Session {
     send,
     steer,
     stop,
+    decide,
     loadOlder,
     annotate,
     unannotate,
@@ -378,6 +408,8 @@ export function createSession(id: string, wire: Wire): Session {
     return snapshot;
   }
 
+  function send(input: string, options?: SendOptions): Promise<Sent & { run: string }>;
+  function send(input: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
   async function send(input: string | NewMessage | undefined, options: SendOptions = {}): Promise<Sent> {
     const { trigger = "submit-message", messageId, body, submit, headers, key = createId(clock) } = options;
     const given = partsOf(input);
@@ -445,6 +477,14 @@ export function createSession(id: string, wire: Wire): Session {
   function newest(): string | undefined {
     const { activeRuns } = view.content();
     return ([...activeRuns].reverse().find((run) => run.status === "running") ?? activeRuns[0])?.id;
+  }
+
+  async function decide(decision: string, given: Answer): Promise<Decided> {
+    const init = { method: "POST", body: JSON.stringify(given) };
+    const { answer } = wire.call(`${path}/decisions/${encodeURIComponent(decision)}`, {}, init);
+    const result = (await (await answer).json()) as Decided;
+    feed.poke();
+    return result;
   }
 
   async function annotate(annotation: NewAnnotation): Promise<string> {

@@ -170,7 +170,7 @@ export function strandlineConnection(
         context: [],
         state: {},
       });
-      thread.sending(runId, shown);
+      thread.sending(runId, shown, context?.resume !== undefined);
       const submit = resolve(options.submit);
       const post = repeated(runId, async () => {
         const named = await submit;

@@ -6,7 +6,7 @@
  * than messages: a reply that goes on, tool calls by id, whether an end was announced. Only `MESSAGES_SNAPSHOT` and its
  * own sends reset that.
  */
-import { type ChatMessage, finished, type Hydrated, placeOf, runOf } from "./ag-ui.js";
+import { type ChatMessage, finished, type Hydrated, interrupted, placeOf, runOf } from "./ag-ui.js";
 import { absentMs, type Clock, type RetryOptions } from "./backoff.js";
 import type { ChunkQueue } from "./chunk-queue.js";
 import { createConversation } from "./conversation.js";
@@ -38,8 +38,11 @@ export interface Thread {
   /** Tell everything to this queue, and nothing to the one before; with `until`, up to the end of that run. */
   tell(queue: ChunkQueue, until?: string): void;
   leave(queue: ChunkQueue): void;
-  /** The chat sends a message and waits for the end of this run. `messages` are those that it shows. */
-  sending(runId: string, messages: readonly ChatMessage[]): void;
+  /**
+   * The chat sends a message, or (`goesOn`) decides what a reply waits for, and waits for the end of this run.
+   * `messages` are those that it shows.
+   */
+  sending(runId: string, messages: readonly ChatMessage[], goesOn: boolean): void;
   /** The server has it. */
   accepted(runId: string, messageId: string): void;
   /** An agent that is running was told the message: there will be no such run. */
@@ -54,6 +57,11 @@ export interface Thread {
   poke(): void;
   drop(): boolean;
   close(): void;
+}
+
+/** What a `decision-made` event says (§11.13). */
+interface Made {
+  outcome: string;
 }
 
 /** A run that the server has and that does not begin for so long may be over: then the conversation is loaded again. */
@@ -91,6 +99,10 @@ export function createThread(options: ThreadOptions): Thread {
   let own: string | undefined;
   /** Id of the reply to what was sent last, once the server has it. */
   let reply: string | undefined;
+  /** That reply was there before. */
+  let isContinued = false;
+  /** The run that the chat believes to wait for a decision. */
+  let paused: string | undefined;
   let lookout: unknown;
   const muted = new Set<string>();
   /** Runs that were disturbed: the chat may have missed a part. */
@@ -166,7 +178,7 @@ export function createThread(options: ThreadOptions): Thread {
       taker.end();
       if (queue === taker) rest();
     },
-    sending(runId, messages) {
+    sending(runId, messages, goesOn) {
       const last = messages.at(-1);
       const ids = new Set(messages.map(({ id }) => id));
       for (const id of unsent.keys()) if (!ids.has(id)) unsent.delete(id);
@@ -177,6 +189,7 @@ export function createThread(options: ThreadOptions): Thread {
       if (run !== undefined) suspects.add(run);
       waiting = own = runId;
       reply = undefined;
+      isContinued = goesOn;
       isStale = isOvertaken = false;
       isTold = true;
       got = undefined;
@@ -260,6 +273,12 @@ export function createThread(options: ThreadOptions): Thread {
     run = quiet = writes = undefined;
     later = [];
     isStale = isOvertaken = false;
+    const asked = found.interrupts;
+    // Messages do not say what is waited for.
+    if (asked !== null) queue.push(interrupted(asked.runId, asked.pending));
+    else if (paused !== undefined) queue.push(finished(paused));
+    isStale = asked !== null || paused !== undefined;
+    paused = asked?.runId;
     muted.clear();
     suspects.clear();
     if (waiting !== undefined && waiting !== active && (wasAccepted || isPast(waiting))) conclude(waiting);
@@ -280,7 +299,7 @@ export function createThread(options: ThreadOptions): Thread {
 
   /** It began and ended before the conversation was loaded. */
   function isPast(runId: string): boolean {
-    return waiting === runId && expected !== runId && reply !== undefined && known.has(reply);
+    return waiting === runId && expected !== runId && reply !== undefined && known.has(reply) && !isContinued;
   }
 
   /** A run of this chat has ended, and its end is not going to come. */
@@ -304,7 +323,9 @@ export function createThread(options: ThreadOptions): Thread {
       if (runId === run) return true;
       if (place !== undefined) {
         writes = place.message;
-        if (runId !== expected && place.parent !== leaf) return false;
+        // What goes on with the last message is one more reply to a chat that did not ask for it.
+        const goesOn = place.message === leaf && (runId === own || !isStale);
+        if (runId !== expected && place.parent !== leaf && !goesOn) return false;
         leaf = place.message ?? leaf;
         isOvertaken ||= runId !== own;
       }
@@ -314,6 +335,9 @@ export function createThread(options: ThreadOptions): Thread {
     }
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
+    // Where nobody has decided, nothing goes on, and the chat is to ask no more.
+    if (chunk.name === "decision-made" && /expired|superseded/.test((chunk.value as Made).outcome))
+      return false;
     const isOf = quiet !== undefined && chunk.messageId === quiet;
     if (!isOf && !(run !== undefined && muted.has(run))) give(chunk);
     return true;
@@ -349,6 +373,8 @@ export function createThread(options: ThreadOptions): Thread {
     const isMuted = runId !== undefined && muted.delete(runId);
     if (run === runId) run = undefined;
     if (own === runId) own = undefined;
+    const { outcome } = chunk as { outcome?: { type: string } };
+    paused = outcome?.type === "interrupt" ? runId : undefined;
     if (waiting !== undefined && waiting !== runId) {
       // To a chat that waits, the end of whatever run is the end of its own.
       give(finished(runId, true));
@@ -360,7 +386,9 @@ export function createThread(options: ThreadOptions): Thread {
     if (until === undefined || until !== runId) {
       const held = later;
       later = [];
-      return !isSuspect && held.every(take);
+      // What was queued behind it has not begun, and does not before this one has gone on.
+      const isBlocked = paused !== undefined && held.length > 0;
+      return !isSuspect && !isBlocked && held.every(take);
     }
     const taker = queue;
     rest();

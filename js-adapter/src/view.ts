@@ -1,6 +1,6 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
 import { StrandlineResyncError } from "./errors.js";
-import type { MessagePart, SessionMessage } from "./fold.js";
+import { createFold, type MessagePart, type SessionMessage } from "./fold.js";
 import { STEERING, type SubmitPolicy } from "./protocol.js";
 import { createReply, type Reply } from "./reply.js";
 import type { Chunk } from "./sse.js";
@@ -38,8 +38,9 @@ export interface SessionRun {
   readonly reason: string | null;
   readonly error: string | null;
   readonly agent: string;
-  /** Another agent's, beside the run `parentRun` (§17.6). */
+  /** Another agent's, beside the conversation (§17.6). */
   readonly spawned: boolean;
+  /** The run that has spawned it, or the suspended one that it goes on from (§15.6). */
   readonly parentRun: string | null;
   readonly createdAt: number;
   readonly endedAt: number | null;
@@ -52,6 +53,27 @@ export interface SpawnedMessage {
   readonly agent: string;
   /** Id of the message beside which it is written. */
   readonly parent: string | null;
+}
+
+/** What a suspended run waits for (§15.2). */
+export interface SessionDecision {
+  readonly id: string;
+  /** `approval`: of a tool call. `tool`: its output, from a tool that a client runs. */
+  readonly kind: "approval" | "tool";
+  readonly run: string;
+  readonly messageId: string;
+  readonly toolCallId: string;
+  readonly tool: string;
+  readonly input: unknown;
+  /** Who decides needs one of them. Null: whoever the server's policy lets. */
+  readonly roles: readonly string[] | null;
+  readonly createdAt: number;
+  readonly expiresAt: number | null;
+  /** Null while it is pending. */
+  readonly outcome: "approved" | "denied" | "output" | "error" | "expired" | "superseded" | null;
+  readonly value: unknown;
+  readonly by: string | null;
+  readonly at: number | null;
 }
 
 /** One connection to the session (§8.11). */
@@ -95,13 +117,15 @@ export interface Content {
   readonly messages: readonly SessionMessage[];
   /** The newest, oldest first. */
   readonly runs: readonly SessionRun[];
-  /** Those that have not ended, oldest first, without spawned ones: what is being written in `messages`. */
+  /** Those that have not ended, as the conversation has them, without spawned ones: what is written in `messages`. */
   readonly activeRuns: readonly SessionRun[];
   /** What other agents say beside the replies, oldest first, at most the newest 50. */
   readonly spawned: readonly SpawnedMessage[];
   /** Oldest first. */
   readonly notes: readonly SessionNote[];
   readonly readers: readonly SessionReader[];
+  /** Those that are pending, oldest first. */
+  readonly decisions: readonly SessionDecision[];
   /** Of messages that have annotations: by message id, then by type (§19.3). */
   readonly annotations: Annotations;
   /** There are messages before the first one: `loadOlder`. */
@@ -126,10 +150,12 @@ export interface View {
   clear(): void;
 }
 
-/** The chunks of a run, from its first one. */
+/** The chunks of a run, from its first one. Those of a run that goes on with a message begin with what was decided. */
 export interface RunReply {
   readonly messageId: string;
   readonly chunks: readonly Chunk[];
+  /** The message was begun by another run. */
+  readonly goesOn: boolean;
   /** The event that ended it, if that has come. */
   readonly end: SessionEvent | undefined;
 }
@@ -148,9 +174,10 @@ interface Snapshot {
   messages: SessionMessage[];
   versions: Versions;
   page: { before: string | null };
-  active: { run: string; messageId: string; chunks: Chunk[]; notes?: SessionEvent[] }[];
+  active: { run: string; messageId: string; chunks: Chunk[]; continues?: true; notes?: SessionEvent[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
+  decisions: SessionDecision[];
   annotations: Annotations;
   spawned?: SpawnedMessage[];
 }
@@ -172,6 +199,7 @@ export function createView(isPartial = false): View {
   let activeRuns: readonly SessionRun[] = [];
   let notes: readonly SessionNote[] = [];
   let readers: readonly SessionReader[] = [];
+  let decisions: readonly SessionDecision[] = [];
   let annotations: Annotations = {};
   let before: string | null = null;
   let beside: { entry: Entry; about: Omit<SpawnedMessage, "message"> }[] = [];
@@ -181,6 +209,8 @@ export function createView(isPartial = false): View {
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
+  /** What was decided since the run that asked for it was suspended. */
+  const decided = new Map<string, Chunk[]>();
 
   return {
     apply,
@@ -191,16 +221,21 @@ export function createView(isPartial = false): View {
       if (!isSame) shown = messages;
       const spawned = beside.map(
         ({ entry: { message }, about }) =>
-          shownBeside.find((one) => one.message === message) ?? { ...about, message },
+          shownBeside.find((one) => one.message === message && one.run === about.run) ?? {
+            ...about,
+            message,
+          },
       );
       if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
         shownBeside = spawned;
-      const rest = { runs, activeRuns, notes, readers, annotations, hasOlder: before !== null };
+      const rest = { runs, activeRuns, notes, readers, decisions, annotations, hasOlder: before !== null };
       return { info, messages: shown, spawned: shownBeside, ...rest };
     },
     reply(run) {
       const reply = replies.get(run);
-      return reply && { messageId: reply.message.id, chunks: [...reply.chunks], end: ends.get(run) };
+      if (reply === undefined) return undefined;
+      const { message, chunks, goesOn } = reply;
+      return { messageId: message.id, chunks: [...chunks], goesOn, end: ends.get(run) };
     },
     get before() {
       return before;
@@ -218,6 +253,7 @@ export function createView(isPartial = false): View {
       notes = [];
       take([]);
       readers = [];
+      decisions = [];
       annotations = {};
     },
   };
@@ -247,10 +283,15 @@ export function createView(isPartial = false): View {
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
         const { spawned = false, parent_run: parentRun = null } = event;
-        const reply = createReply(messageId as string);
+        const base = find(message)?.message;
+        const reply = createReply(messageId as string, base);
         const entry = entryOf(message as string, reply);
-        if (spawned) putBeside(event, entry);
+        if (base !== undefined) put(entry, run);
+        else if (spawned) putBeside(event, entry);
         else append(event, entry);
+        // They are in the message already, and say the same twice.
+        reply.push(decided.get(parentRun as string) ?? []);
+        decided.delete(parentRun as string);
         replies.set(run, reply);
         const queued = { id: run, messageId, agent, spawned, parentRun, createdAt: at, status: "queued" };
         const unended = { reason: null, error: null, endedAt: null };
@@ -286,6 +327,33 @@ export function createView(isPartial = false): View {
         }
         return;
       }
+      case "decision-requested": {
+        const {
+          decision: id,
+          message_id: messageId,
+          tool_call: toolCallId,
+          expires_at: expiresAt = null,
+        } = event;
+        const { kind, tool, input = null, roles = null, at: createdAt } = event;
+        const asked = { id, kind, run, messageId, toolCallId, tool, input, roles, createdAt, expiresAt };
+        const open = { outcome: null, value: null, by: null, at: null };
+        decisions = [...decisions, { ...asked, ...open } as SessionDecision];
+        return;
+      }
+      case "decision-made": {
+        decisions = decisions.filter(({ id }) => id !== event.decision);
+        const asked = event.asked_by as string;
+        const chunks = event.chunks as Chunk[];
+        decided.set(asked, [...(decided.get(asked) ?? []), ...chunks]);
+        for (const old of [...decided.keys()].slice(0, -MOST_ENDED)) decided.delete(old);
+        const entry = find(event.message);
+        // It is of a page that is not here, or on another branch.
+        if (entry === undefined) return;
+        const fold = createFold(entry.message.id, entry.message);
+        for (const chunk of chunks) fold.push(chunk);
+        put({ version: entry.version, message: fold.message });
+        return;
+      }
       case "annotated":
       case "annotation-removed": {
         const [id, kind] = [event.message_id as string, event.kind as string];
@@ -304,12 +372,13 @@ export function createView(isPartial = false): View {
     info = session;
     take(rest.runs);
     readers = rest.readers;
+    decisions = rest.decisions ?? [];
     annotations = rest.annotations;
     before = isPartial ? null : page.before;
     const writing = new Map<string, Reply>();
     notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));
-    for (const { run, messageId, chunks } of active) {
-      const reply = createReply(messageId);
+    for (const { run, messageId, chunks, continues } of active) {
+      const reply = createReply(messageId, continues && null);
       reply.push(chunks);
       replies.set(run, reply);
       writing.set(messageId, reply);
@@ -324,8 +393,7 @@ export function createView(isPartial = false): View {
   }
 
   function putBeside({ run, agent, parent: version }: SessionEvent, entry: Entry): void {
-    const known = [...path, ...beside.map((one) => one.entry)];
-    const parent = known.find((one) => one.version === version)?.message.id ?? null;
+    const parent = find(version)?.message.id ?? null;
     beside = [...beside, { entry, about: { run, agent, parent } as SpawnedMessage }].slice(-MOST_SPAWNED);
   }
 
@@ -338,6 +406,20 @@ export function createView(isPartial = false): View {
     note({ updatedAt: at as number });
   }
 
+  function find(version: unknown): Entry | undefined {
+    return [...path, ...beside.map((one) => one.entry)].find((one) => one.version === version);
+  }
+
+  /** In place of what was there of this version. `run`: the one that writes it from now on. */
+  function put(entry: Entry, run?: string): void {
+    path = path.map((one) => (one.version === entry.version ? entry : one));
+    beside = beside.map((one) =>
+      one.entry.version === entry.version
+        ? { entry, about: { ...one.about, ...(run !== undefined && { run }) } }
+        : one,
+    );
+  }
+
   function note(fields: Partial<SessionInfo>): void {
     if (info !== null) info = { ...info, ...fields };
   }
@@ -348,8 +430,17 @@ export function createView(isPartial = false): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    activeRuns = runs.filter(({ status, spawned }) => ACTIVE.has(status) && !spawned);
+    activeRuns = runs
+      .filter(({ status, spawned }) => ACTIVE.has(status) && !spawned)
+      .sort((one, other) => begun(one.id) - begun(other.id));
     note({ activeRun: activeRuns[0]?.id ?? null });
+  }
+
+  /** A run that goes on with a message stands where the one that began it does, before what was queued meanwhile. */
+  function begun(run: string): number {
+    const index = runs.findIndex(({ id }) => id === run);
+    const { parentRun, spawned } = runs[index] ?? {};
+    return parentRun && !spawned ? begun(parentRun) : index;
   }
 
   function settle(isSettled: (one: SessionNote) => boolean): void {
@@ -365,6 +456,7 @@ export function createView(isPartial = false): View {
   function forget(): void {
     replies.clear();
     ends.clear();
+    decided.clear();
   }
 }
 

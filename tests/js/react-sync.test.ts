@@ -69,7 +69,14 @@ function view(
 ): SessionView {
   const activeRuns = writing.map((messageId) => ({ id: `run-${messageId}`, messageId, status: "running" }));
   const marked = messages.map((one) => (pending.includes(one.id) ? { ...one, pending: true } : one));
-  return { id: "s1", status: "live", messages: marked, activeRuns, cursor } as unknown as SessionView;
+  return {
+    id: "s1",
+    status: "live",
+    messages: marked,
+    activeRuns,
+    decisions: [],
+    cursor,
+  } as unknown as SessionView;
 }
 
 const settle = async () => {
@@ -97,6 +104,29 @@ describe("a chat that streams nothing", () => {
     page.see([...messages]);
     expect(page.puts.length).toBe(1);
   });
+
+  test.each(["approval-responded", "output-available", "output-error"])(
+    "keeps what its user has just answered (%s) until the session has an answer",
+    (state) => {
+      const part = (now: string) => ({
+        ...reply("m1"),
+        parts: [{ type: "tool-x", toolCallId: "k", state: now }],
+      });
+      const asked = [user("u1"), part("approval-requested")];
+      page.see(asked);
+      page.view = {
+        ...page.view,
+        decisions: [{ messageId: "m1", toolCallId: "k" }],
+      } as unknown as SessionView;
+      page.render();
+      const mine = part(state);
+      page.messages = [user("u1"), mine];
+      page.render();
+      expect(page.messages[1]).toBe(mine);
+      page.see([user("u1"), part("output-denied")]);
+      expect(page.messages[1]).toMatchObject({ parts: [{ state: "output-denied" }] });
+    },
+  );
 
   test("takes the session's words for its own when they differ", () => {
     page.messages = [user("u1"), reply("m1", "half")];

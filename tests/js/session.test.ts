@@ -183,7 +183,7 @@ describe("what is shown", () => {
       chunks: [{ ...chunk, data: { ...value, done: 2 } }],
     });
     const shown = () => session.getSnapshot().messages.find(({ id }) => id === "m")?.parts;
-    await until(() => shown()?.some(({ data }) => (data as typeof value).done === 2));
+    await until(() => shown()?.some(({ data }) => (data as typeof value).done === 2) === true);
     expect(shown()?.length).toBe(1);
     expect(server.count("EVENTS")).toBe(1);
   });

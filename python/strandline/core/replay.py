@@ -28,6 +28,13 @@ class Whole:
     run: str
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What ``run`` adds, from its first chunk: for who has posted what it goes on from."""
+
+    run: str
+
+
 class Nothing(Enum):
     """There is nothing to send: 204."""
 
@@ -36,7 +43,7 @@ class Nothing(Enum):
 
 NOTHING = Nothing.NOTHING
 
-Plan = Tail | Whole | Nothing
+Plan = Tail | Whole | Own | Nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,8 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
         return Unresumable("The log no longer reaches back to the cursor.", fallback(state))
     if cursor.frame > frames_in(event):
         return Unresumable("The cursor is ahead of this session.", run.id)
+    if cursor == Cursor(cursor.epoch, run.first_seq, 0) and state.continues(run):
+        return Whole(run.id)  # a history answer left the message out, with what earlier runs have written of it
     return Tail(run.id, cursor)
 
 

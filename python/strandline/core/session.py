@@ -120,6 +120,16 @@ class SessionState:
         """The decisions that are pending, oldest first; with ``version`` those of one message."""
         return [each for each in self.decisions.values() if each.pending and version in (None, each.message)]
 
+    def continues(self, run: RunRecord) -> bool:
+        """Whether a run goes on writing the message of the run that it names (a spawned one has its own)."""
+        before = self.runs.get(run.parent_run) if run.parent_run is not None else None
+        return before is not None and before.message == run.message
+
+    def continuation(self, run_id: str) -> RunRecord | None:
+        """The run that goes on where this one was suspended."""
+        found = (run for run in reversed(self.runs.values()) if run.parent_run == run_id)
+        return next((run for run in found if self.continues(run)), None)
+
     def keyed(self, key: str) -> RunRecord | None:
         """The run that a request with this idempotency key started."""
         run_id = self._by_key.get(key)
@@ -357,8 +367,10 @@ class SessionState:
         change.runs[run_id] = replace(run, status=status, **fields)
 
 
-def decided_value(event: DecisionMade) -> dict[str, Any]:
-    """What was decided, as the record keeps it (``DecisionRecord.value``)."""
+def decided_value(event: DecisionMade) -> dict[str, Any] | None:
+    """What was decided, as the record keeps it (``DecisionRecord.value``); None where nobody has decided."""
+    if event.outcome in ("expired", "superseded"):
+        return None
     if event.outcome == "output":
         return {"output": next(chunk["output"] for chunk in event.chunks if chunk["type"] == "tool-output-available")}
     if event.outcome == "error":

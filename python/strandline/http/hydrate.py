@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from strandline.codecs.ag_ui import pending_interrupts
 from strandline.codecs.ag_ui_messages import ui_messages
 from strandline.core.paging import Page, page_of
 from strandline.core.records import MessageRecord
-from strandline.errors import Unprocessable
-from strandline.runtime.history import settled_path
+from strandline.errors import NotFound, Unprocessable
+from strandline.runtime.history import contents_of, settled_path
 from strandline.runtime.live import LiveSession
 from strandline.runtime.thread_ag_ui import place_after_history, renewals
 from strandline.stores.port import Store
@@ -22,16 +23,26 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
         _page([], limit, before)
         return _answer([], None, None, None, None)
     renewed = await renewals(session, store)
-    # The active run, the path and the cursor are read together, without an await; stored messages do not change.
+    # The active run, the path and the cursor are read together, without an await, and the messages as they were then.
     current = session.state.current()
     path = settled_path(session.state)
     cursor = str(place_after_history(session, renewed))
     chosen = _page(path, limit, before)
-    stored = await store.messages(session.id, [message.version for message in chosen.messages])
-    if session.feed.deleted:
+    # Of the newest reply that waits for somebody; what waits for its turn comes after it.
+    pending = next((found for each in reversed(path) if (found := session.state.waiting(each.version))), [])
+    try:
+        contents = await contents_of(session, store, chosen.messages)
+    except NotFound:
         return await hydrated(None, store, None, None)
+    if contents is None:
+        return await hydrated(session, store, limit, before)
+    stored = [contents[message.version] for message in chosen.messages if message.version in contents]
     leaf = path[-1].message_id if path else None
-    return _answer(stored, current.id if current is not None else None, chosen.before, cursor, leaf)
+    answer = _answer(stored, current.id if current is not None else None, chosen.before, cursor, leaf)
+    asking = [each for each in stored if pending and each.version == pending[-1].message]
+    if asking and before is None:
+        answer["interrupts"] = {"runId": pending[-1].run, "pending": pending_interrupts(asking[0], pending)}
+    return answer
 
 
 def _answer(

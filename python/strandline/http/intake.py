@@ -10,6 +10,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HTTPRequest
 
 from strandline.core.chunks import complaint
+from strandline.core.decisions import APPROVED, DENIED, ERROR, OUTPUT, Answer, Posted
 from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
 from strandline.core.policy import POLICIES
@@ -153,6 +154,56 @@ def incoming(message: Any, *, trusted: bool = False) -> Incoming:
     if metadata is not None and (problem := complaint(metadata)) is not None:
         raise Unprocessable(f"The message's metadata cannot be taken: {problem}", code="invalid-message")
     return Incoming(message_id, role, tuple(parts), metadata)
+
+
+def is_answer(request: Request) -> bool:
+    """Whether a request posts a reply back, with answers to what it waits for (PROTOCOL §7.5)."""
+    last = request.last
+    return request.trigger == SUBMIT and last is not None and last.role == "assistant" and request.message_id == last.id
+
+
+def posted_in(message: Any) -> tuple[Posted, ...]:
+    """What the copy of a reply says of its tool calls; nothing else of it is read. Raises Unprocessable."""
+    parts = message.get("parts")
+    if not isinstance(parts, list):
+        raise Unprocessable("A message needs `parts`.", code="invalid-message")
+    return tuple(_posted(part) for part in parts if isinstance(part, Mapping) and "toolCallId" in part)
+
+
+def _posted(part: Mapping[str, Any]) -> Posted:
+    kind, approval = part.get("type"), part.get("approval")
+    name = part.get("toolName") if kind == "dynamic-tool" else str(kind).removeprefix("tool-")
+    given = approval if isinstance(approval, Mapping) else {}
+    approved, reason, error = given.get("approved"), given.get("reason"), part.get("errorText")
+    if not isinstance(approved, bool | None) or not isinstance(reason, str | None) or not isinstance(error, str | None):
+        raise Unprocessable("The message has a tool call that cannot be read.", code="invalid-message")
+    return Posted(
+        str(part["toolCallId"]),
+        str(name),
+        str(part.get("state")),
+        part.get("input"),
+        approved,
+        reason,
+        part.get("output"),
+        error,
+    )
+
+
+def answer_in(body: Mapping[str, Any]) -> Answer:
+    """What is decided (PROTOCOL §15.3): exactly one of `approved`, `output` and `errorText`. Raises Unprocessable."""
+    named = [name for name in ("approved", "output", "errorText") if name in body]
+    if len(named) != 1 or set(body) - {*named, "reason"}:
+        raise Unprocessable("Send `approved` (and a `reason`), `output`, or `errorText`.", code="invalid-request")
+    reason, value = body.get("reason"), body[named[0]]
+    if not isinstance(reason, str | None) or (named[0] != "approved" and reason is not None):
+        raise Unprocessable("`reason` must be a string, and belongs to `approved`.", code="invalid-request")
+    if named[0] == "output":
+        return Answer(OUTPUT, output=value)
+    if named[0] == "approved" and isinstance(value, bool):
+        return Answer(APPROVED if value else DENIED, reason)
+    if named[0] == "errorText" and isinstance(value, str):
+        return Answer(ERROR, error=value)
+    raise Unprocessable("`approved` must be true or false, `errorText` a string.", code="invalid-request")
 
 
 def _part_problem(part: Mapping[str, Any]) -> str | None:

@@ -22,11 +22,12 @@ from strandline.core.session import SessionState
 from strandline.core.unfold import unfold
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
+from strandline.http.decisions import pending_plain
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import annotated, beside_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
-from strandline.runtime.history import MOST_SPAWNED
+from strandline.runtime.history import MOST_SPAWNED, contents_of
 from strandline.runtime.live import LiveRun, LiveSession, Note, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
@@ -110,8 +111,8 @@ async def view(
     """Everything about a session at one offset (PROTOCOL §8.8), for orjson: what is being written comes from memory,
     the rest from the store.
 
-    The offset, the outline and the folds are taken together, without an await; stored messages do not change. Raises
-    SessionGone when they were deleted meanwhile."""
+    The offset, the outline and the folds are taken together, without an await; the stored messages are of the same
+    moment. Raises SessionGone when they were deleted meanwhile."""
     state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
@@ -120,6 +121,7 @@ async def view(
             "messageId": live.fold.message_id,
             "chunks": _chunks(live, wanted),
             "notes": [_note(note, wanted) for note in live.notes.values()],
+            **_continues(live),
         }
         for live in session.live.values()
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
@@ -135,16 +137,19 @@ async def view(
         "active": active,
         "annotations": annotated(state, [*path, *others]),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
+        "decisions": pending_plain(state, content=wanted.content),
         "readers": session.readers.plain(),
         "reader": reader_id,
         "cursor": str(cursor),
     }
     whose = [beside_plain(state, each) for each in others]
-    cold = [each.version for each in (*path, *others) if each.version not in writing]
-    stored = await store.messages(session.id, cold)
-    if session.feed.deleted:
-        raise SessionGone(session.id)
-    contents = {message.version: message for message in stored}
+    try:
+        cold = [each for each in (*path, *others) if each.version not in writing]
+        contents = await contents_of(session, store, cold)
+    except NotFound:
+        raise SessionGone(session.id) from None
+    if contents is None:
+        return await view(session, store, wanted, last, reader_id)
 
     def shown(message: MessageRecord) -> Any:
         if message.version in writing:
@@ -160,6 +165,11 @@ async def view(
         if message.version in known
     ]
     return {**data, "messages": messages, "spawned": spawned}, cursor
+
+
+def _continues(live: LiveRun) -> dict[str, bool]:
+    """A client that was given all of a message at once cannot tell what of it a continuation has written."""
+    return {"continues": True} if live.base is not None else {}
 
 
 def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:

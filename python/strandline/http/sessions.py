@@ -20,7 +20,8 @@ from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
+from strandline.http.decisions import may_decide, pending_plain
+from strandline.http.intake import caller_of, changes_in, is_answer, limit_of, posted_in, session_request, title_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.steering import steered
 from strandline.http.stopping import stop_answer
@@ -101,6 +102,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "activeRun": active_plain(found.active),
                 "annotations": annotated(session.state, found.messages),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
+                "decisions": pending_plain(session.state),
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
                 "spawned": [
@@ -116,6 +118,19 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         check_id(session_id, "id")
         body = await read_json(request, settings.max_body)
         asked, along = session_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
+        if is_answer(asked):
+            answered = await service.sessions.answer_posted(
+                session_id,
+                asked,
+                posted_in(body["message"]),
+                caller_of(identity, along),
+                may_decide(identity, allows),
+            )
+            if answered.run is None:
+                at = answered.session.feed.cursor(answered.session.state.record.epoch)
+                waiting = {"run": None, "messageId": answered.message_id, "cursor": str(at)}
+                return JSONResponse({**waiting, "pending": answered.pending}, status_code=202)
+            return _accepted(answered.session, answered.run)
         session, run = await service.sessions.submit(
             session_id,
             asked,
@@ -125,8 +140,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         )
         if isinstance(run, Receipt):
             return JSONResponse(steered(session, run), status_code=202)
-        queued = Cursor(session.state.record.epoch, run.first_seq, 1)
-        return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+        return _accepted(session, run)
 
     @routes.post("/{session_id:anything}/steer")
     async def steer(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -208,6 +222,12 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
     """How a run ended, as history answers tell it (PROTOCOL §6.6)."""
     plain = {"run": run.id, "status": run.status.value, "reason": run.reason}
     return {**plain, "error": run.error} if run.error is not None else plain
+
+
+def _accepted(session: LiveSession, run: RunRecord) -> JSONResponse:
+    """A run is in the log (PROTOCOL §8.7)."""
+    queued = Cursor(session.state.record.epoch, run.first_seq, 1)
+    return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
 
 
 def _whole_path(session_id: str) -> str:

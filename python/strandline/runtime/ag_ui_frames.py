@@ -14,9 +14,11 @@ from weakref import WeakKeyDictionary
 
 from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
-from strandline.core.events import Event, MessageCreated, RunEnded, RunStarted, run_of
+from strandline.core.events import DecisionMade, Event, MessageCreated, RunEnded, RunStarted, run_of
+from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
+from strandline.runtime.bases import Expired, base_of
 from strandline.runtime.feed import Entry, Feed
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import PAGE, PIECE
@@ -28,15 +30,10 @@ _RECAP = "ag-ui-recap"
 _encoding: WeakKeyDictionary[LiveSession, dict[str, Encoding]] = WeakKeyDictionary()
 
 
-class Expired(Exception):
-    """The log no longer has the beginning of a run, which only happens to runs that have ended, or has nothing more of
-    the session, which was deleted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """One event as this wire tells it. ``recap``: what the run says up to and including this event, for a reader that
-    was shown nothing of it, instead of frames whose last one is RESYNC_FRAME."""
+    was shown nothing of it, instead of frames that only go on, or whose last one is RESYNC_FRAME."""
 
     seq: int
     event: Event
@@ -51,7 +48,7 @@ class Told:
     @property
     def resync(self) -> bool:
         """True when open streams cannot be shown what happened here."""
-        return self.recap is not None
+        return bool(self.frames) and self.frames[-1] is ag_ui.RESYNC_FRAME
 
 
 class Encoding:
@@ -60,8 +57,10 @@ class Encoding:
 
     __slots__ = ("_again", "_encoder", "_epoch", "_first", "over", "position", "renewed")
 
-    def __init__(self, session: LiveSession, run: RunRecord) -> None:
-        self._encoder = Encoder(session.id, wire_id(session))
+    def __init__(self, session: LiveSession, run: RunRecord, base: FoldState | None = None) -> None:
+        asked = (each for each in session.state.decisions.values() if each.run == run.parent_run)
+        decided = [each.tool_call for each in asked if base is not None and base.tool(each.tool_call) is not None]
+        self._encoder = Encoder(session.id, wire_id(session), base, decided)
         self._epoch = session.state.record.epoch
         self._first = run.first_seq
         self._again = ag_ui.started(session.id, run, wire_id(session))
@@ -74,12 +73,13 @@ class Encoding:
         known = feed.frames(_FRAMES, seq) if feed is not None else None
         frames = self._encoder.frames(self._epoch, seq, event, known)
         recap = None
+        if self._encoder.recap is not None:
+            recap = ag_ui.recapped(self._encoder.recap, Cursor(self._epoch, seq, len(frames)))
         if isinstance(event, RunStarted) and seq != self._first + 1:
             # It has waited: to who follows the whole thread it begins now.
             frames = (ag_ui.frame(self._again, Cursor(self._epoch, seq, 1)),)
         if frames and frames[-1] is ag_ui.RESYNC_FRAME:
             self.renewed = seq
-            recap = ag_ui.recapped(self._encoder.recap or [], Cursor(self._epoch, seq, len(frames)))
         if feed is not None:
             feed.keep(_FRAMES, seq, frames)
             if recap is not None:
@@ -108,7 +108,7 @@ async def told(
         if isinstance(entry.event, MessageCreated):
             feed.keep(_FRAMES, entry.seq, _message(session, entry.seq, entry.event))
         elif entry.run is None:
-            feed.keep(_FRAMES, entry.seq, ())
+            feed.keep(_FRAMES, entry.seq, _of_session(session, entry.seq, entry.event))
         else:
             await encoded(session, store, session.state.runs[entry.run], entry.seq)
     found = [_of(feed, entry) for entry in entries]
@@ -123,7 +123,7 @@ async def encoded(session: LiveSession, store: Store, run: RunRecord, upto: int)
     their entries. Raises Expired and FoldError."""
     shared = _shared(session)
     # Taken out while it is worked on: another reader that comes meanwhile makes its own.
-    encoding = shared.pop(run.id, None) or Encoding(session, run)
+    encoding = shared.pop(run.id, None) or Encoding(session, run, await base_of(session, store, run))
     while not encoding.over and encoding.position <= upto:
         if encoding.position < session.feed.first_seq:
             end = min(session.feed.first_seq, encoding.position + PAGE) - 1
@@ -165,7 +165,7 @@ async def _from_log(
         if isinstance(event, MessageCreated):
             found.append(Told(seq, event, _message(session, seq, event)))
         elif run_id is None:
-            found.append(Told(seq, event, ()))
+            found.append(Told(seq, event, _of_session(session, seq, event)))
         else:
             if run_id not in own:
                 own[run_id] = await _before(session, store, session.state.runs[run_id], seq)
@@ -183,7 +183,7 @@ async def _from_log(
 
 async def _before(session: LiveSession, store: Store, run: RunRecord, seq: int) -> Encoding:
     """An encoding of the run that has taken every event before number ``seq``."""
-    encoding = Encoding(session, run)
+    encoding = Encoding(session, run, await base_of(session, store, run))
     while encoding.position < seq:
         end = min(seq, encoding.position + PAGE) - 1
         for number, event in await _log(session, store, encoding.position, end, run, encoding):
@@ -204,6 +204,12 @@ async def _log(
 
 def _message(session: LiveSession, seq: int, event: MessageCreated) -> tuple[bytes, ...]:
     return ag_ui.message_frames(session.state.record.epoch, seq, event, wire_id(session))
+
+
+def _of_session(session: LiveSession, seq: int, event: Event) -> tuple[bytes, ...]:
+    if not isinstance(event, DecisionMade):
+        return ()
+    return ag_ui.decision_frames(session.state.record.epoch, seq, event)
 
 
 def _of(feed: Feed, entry: Entry) -> Told | None:

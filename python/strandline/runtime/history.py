@@ -1,12 +1,14 @@
 """What a session has said so far, from one snapshot: the outline is taken without an await, the contents follow.
 
-Stored messages of ended runs do not change, so reading them after the outline was taken shows the same moment.
+Stored messages of ended runs change only when something is decided or another run goes on with them, so reading them
+after the outline was taken shows the same moment, or is done again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from strandline.core.offset import Cursor
@@ -40,7 +42,8 @@ class History:
 
 
 async def history(session: LiveSession, store: Store) -> History:
-    """The active path up to the reply that is being written (PROTOCOL §6.6), without what was spawned beside it."""
+    """The active path up to the reply that is being written (PROTOCOL §6.6), without what was spawned beside it. What
+    is being written is left out, with what earlier runs have written of it."""
     settled = settled_path(session.state)
     return await _page(session, store, settled, len(session.state.messages), None, None, spawned=False)
 
@@ -80,7 +83,10 @@ async def _page(
 ) -> History:
     state = session.state
     active = state.active()
-    found = page_of(path, {run.message for run in active}, limit, before=before, after=after)
+    # A message that a continuation is writing is in a page as it was before: the feed goes on from there.
+    known = {run.message: base for run in active if spawned and (base := session.live[run.id].base) is not None}
+    hidden = {run.message for run in active} - known.keys()
+    found = page_of(path, hidden, limit, before=before, after=after)
     if found is None:
         name = "before" if before is not None else "after"
         raise Unprocessable(f"`{name}` is not a message of this conversation (any more).", code="unknown-message")
@@ -88,17 +94,40 @@ async def _page(
     writing = [run for run in state.runs.values() if run.active] if spawned else active
     cursor = Cursor(epoch, writing[0].first_seq, 0) if writing else session.feed.cursor(epoch)
     runs = _runs_of(state, found.messages)
-    versions = [message.version for message in found.messages]
     unfinished = {run.message for run in writing}
+    versions = [message.version for message in found.messages]
     others = (
         [each for each in beside(state, versions, MOST_SPAWNED) if each.version not in unfinished] if spawned else []
     )
-    messages = await store.messages(session.id, [*versions, *[each.version for each in others]])
+    wanted = [message for message in found.messages if message.version not in known]
+    contents = await contents_of(session, store, [*wanted, *others])
+    if contents is None:
+        # Something was decided meanwhile: with what was read, the feed would say that twice.
+        path = state.path() if spawned else settled_path(state)
+        return await _page(session, store, path, limit, before, after, spawned=spawned)
+    for message in found.messages:
+        base = known.get(message.version)
+        if base is not None:
+            contents[message.version] = replace(message, parts=tuple(base.parts()), metadata=base.metadata)
+    on_path, off_path = (
+        [contents[each.version] for each in each_of if each.version in contents] for each_of in (found.messages, others)
+    )
+    return History(on_path, runs, current, cursor, found.before, found.after, off_path)
+
+
+async def contents_of(
+    session: LiveSession, store: Store, messages: Sequence[MessageRecord]
+) -> dict[str, MessageRecord] | None:
+    """What these messages of an outline say, by version; None when another run has gone on with one of them since.
+    Raises NotFound for a session that was deleted meanwhile."""
+    stored = await store.messages(session.id, [message.version for message in messages])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
-    on_path = [message for message in messages if not message.spawned]
-    off_path = [message for message in messages if message.spawned]
-    return History(on_path, runs, current, cursor, found.before, found.after, off_path)
+    found = {message.version: message for message in stored}
+    if any(message.version in found and found[message.version].run != message.run for message in messages):
+        await asyncio.sleep(0)  # it may be in the store, and not published yet
+        return None
+    return found
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

@@ -161,11 +161,19 @@ class LiveRun:
         "pending",
     )
 
-    def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        message: str,
+        message_id: str,
+        caller: Caller,
+        position: Cursor,
+        base: FoldState | None = None,
+    ) -> None:
         self.id = run_id
         self.message = message
-        self.fold = fold
-        self.base = fold.fork() if fold.entries or fold.metadata is not None else None
+        self.base = base
+        self.fold = self.begun(message_id)
         self.checkpoints = Checkpoints()
         self.caller = caller
         self._epoch = position.epoch
@@ -192,6 +200,10 @@ class LiveRun:
         if made is None:
             made = self._snapshots[form] = make(self.fold)
         return made
+
+    def begun(self, message_id: str) -> FoldState:
+        """What the message says when the run has started and nothing was appended yet."""
+        return started(message_id) if self.base is None else self.base.fork()
 
     def end(self) -> None:
         """The run is over: nothing is taken from it any more, and nobody joins it."""
@@ -389,9 +401,10 @@ class LiveSession:
                 self.live[run.id] = LiveRun(
                     run.id,
                     run.message,
-                    folds.get(run.id) or started(run.message_id),
+                    run.message_id,
                     caller or Caller(user=run.author.removeprefix("user:")),
                     Cursor(self.state.record.epoch, run.first_seq, 0),
+                    folds.get(run.id),
                 )
         for entry in entries:
             live = self.live.get(entry.run) if entry.run is not None else None

@@ -20,11 +20,13 @@ from strandline.core.offset import Cursor
 from strandline.core.records import AnnotationRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
+from strandline.core.unfold import revive
 from strandline.errors import Conflict, NotFound, RunOver, ShuttingDown, Unprocessable
 from strandline.runtime import annotating, managing, promises, speaking
+from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Receipt, SessionGone, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Receipt, SessionGone
 from strandline.runtime.memory import stop_names
 from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
@@ -39,7 +41,7 @@ from strandline.runtime.stopping import (
     unnamed_run,
     with_spawned,
 )
-from strandline.runtime.submitting import May, Submissions, no_such_session
+from strandline.runtime.submitting import May, no_such_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Recovered:
     again: int
 
 
-class Sessions(Submissions):
+class Sessions(Decisions):
     """The use cases. One per store."""
 
     kinds: annotating.Kinds
@@ -338,11 +340,13 @@ class Sessions(Submissions):
         """Promise a replay: to who was given a history without it, or was told to read it anew."""
         promises.owe(session, user, run, None, self._clock.monotonic() + self._settings.owed_for)
 
-    async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
-        """The path that ends at ``parent``, with content: what an agent is shown. What others are writing just now is
-        left out: it is not said yet."""
-        writing = {run.message for run in session.state.active()}
-        path = session.state.path(parent) if parent is not None else []
+    async def context(self, session: LiveSession, run: RunRecord) -> list[MessageRecord]:
+        """The path up to what the run answers, with content: what an agent is shown. To a continuation also the message
+        that it goes on with, as it is now. What others are writing just now is left out: it is not said yet."""
+        state = session.state
+        leaf = run.message if state.continues(run) else run.parent
+        writing = {each.message for each in state.active() if each.message != run.message}
+        path = state.path(leaf) if leaf is not None else []
         return await self.store.messages(session.id, [each.version for each in path if each.version not in writing])
 
     async def import_messages(
@@ -410,10 +414,18 @@ class Sessions(Submissions):
         """A run as its events up to number ``upto`` leave it."""
         place = Cursor(session.state.record.epoch, run.first_seq, 0)
         caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
-        live = LiveRun(run.id, run.message, started(run.message_id), caller, place)
+        base = await self._base(session, run)
+        live = LiveRun(run.id, run.message, run.message_id, caller, place, base)
         for seq, line in await self.store.events(session.id, run.first_seq, upto, run.id):
             event = native.decode(line)
             live.replay(seq, event)
             if isinstance(event, Steered):
                 session.keep_receipt(Receipt(event.run, event.message_id, event.parts, seq))
         return live
+
+    async def _base(self, session: LiveSession, run: RunRecord) -> FoldState | None:
+        """What the message said when a continuation began: the row of a message that is being written is left alone."""
+        if not session.state.continues(run):
+            return None
+        stored = await self.store.messages(session.id, [run.message])
+        return revive(run.message_id, stored[0].parts or (), stored[0].metadata) if stored else None

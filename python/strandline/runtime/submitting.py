@@ -15,8 +15,9 @@ from strandline.core.policy import Admission, Occupied, Policy, Told, admit
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import SessionState
-from strandline.errors import Busy, Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
+from strandline.errors import Busy, Conflict, NotFound, ShuttingDown, TooMany, Unprocessable
 from strandline.runtime.clock import Clock
+from strandline.runtime.contents import Contents, NeedContents
 from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
 from strandline.runtime.live import Caller, Decided, LiveSession, Receipt, SessionGone
@@ -25,6 +26,7 @@ from strandline.runtime.recovering import Recovery, no_recovery
 from strandline.runtime.registry import Registry
 from strandline.runtime.steering import repeated, tell
 from strandline.runtime.stopping import stops
+from strandline.runtime.superseding import superseded
 from strandline.settings import Settings
 from strandline.stores.port import Store
 
@@ -83,6 +85,7 @@ class Submissions(Registry):
         """Start or find the run that this request is about (PROTOCOL §7), or tell the agent that is running (§14.3).
         Raises the problems named there."""
         known: dict[str, intake.Parts] = {}
+        contents = Contents()
         while True:
             session = await self.load_or_new(session_id, caller.user)
             version = intake.compared(request, session.state)
@@ -90,10 +93,12 @@ class Submissions(Registry):
                 await self._fetch(session, version, known)
             try:
                 run: str | Receipt = await self.journal.decide(
-                    session, lambda session: self._submit(session, request, caller, agent, may, known)
+                    session, lambda session: self._submit(session, request, caller, agent, may, known, contents)
                 )
             except _NeedParts as need:
                 await self._fetch(session, need.version, known)
+            except NeedContents as need:
+                await contents.fetch(session, self.store, need)
             except SessionGone:
                 continue
             else:
@@ -125,6 +130,7 @@ class Submissions(Registry):
         agent: str,
         may: May,
         known: Mapping[str, intake.Parts],
+        contents: Contents,
     ) -> Decided:
         state = session.state
         if not session.stored:
@@ -149,10 +155,16 @@ class Submissions(Registry):
         if isinstance(decision, intake.Attach):
             run_id = decision.run
             return Decided((), lambda: run_id)
-        return self._start(session, decision, request, caller, agent)
+        return self._start(session, decision, request, caller, agent, contents)
 
     def _start(
-        self, session: LiveSession, start: intake.Start, request: intake.Request, caller: Caller, agent: str
+        self,
+        session: LiveSession,
+        start: intake.Start,
+        request: intake.Request,
+        caller: Caller,
+        agent: str,
+        stored: Contents,
     ) -> Decided:
         at, state = self._clock.now(), session.state
         named = start.create.id if start.create is not None else None
@@ -170,6 +182,10 @@ class Submissions(Registry):
         if reason is None:
             self._check_room(session, admission)
         events, contents, leaf = stops(session, admission.stops, caller.by, "superseded", at, self._clock.mint)
+        if not admission.waits:
+            # What waits for its turn waits for decisions as well; what starts takes the place of what is pending.
+            made, decided = superseded(state, stored, caller.by, at)
+            events, contents = [*made, *events], decided | contents
         # What the agents that end here were told and never took comes first.
         parent = leaf if start.parent == state.record.leaf else start.parent
         if start.create is not None:
@@ -242,6 +258,4 @@ def _shown(run: RunRecord) -> dict[str, str]:
 def _refusal(refuse: intake.Refuse) -> Exception:
     if refuse.code == "invalid-message":
         return Unprocessable(refuse.detail, code=refuse.code)
-    if refuse.code == "continuation-unsupported":
-        return ContinuationUnsupported(refuse.detail)
     return Conflict(refuse.detail, code=refuse.code)

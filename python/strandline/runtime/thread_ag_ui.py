@@ -9,7 +9,8 @@ from strandline.codecs.sse import OPENING
 from strandline.core.events import run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
-from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
+from strandline.runtime.ag_ui_frames import Encoding, Told, encoded, told
+from strandline.runtime.bases import Expired
 from strandline.runtime.live import LiveSession
 from strandline.runtime.readers import Reader
 from strandline.runtime.reading_ag_ui import CLOSED, REPLACED, UNAVAILABLE, pieces, resync
