@@ -13,7 +13,8 @@ export interface ChatMessage {
 export interface Hydrated {
   messages: ChatMessage[];
   activeRun: { runId: string } | null;
-  interrupts: null;
+  /** What a suspended run waits for. */
+  interrupts: { runId: string; pending: unknown[] } | null;
   page?: { truncated: boolean; cursor?: string };
   /** Where the live thread goes on. Null when there is no such thread yet. */
   cursor: string | null;
@@ -49,6 +50,13 @@ export const finished = (runId: string | undefined, turn = false): Chunk => ({
   runId,
   outcome: { type: "success" },
   metadata: { tanstack: { finishReason: turn ? "tool_calls" : "stop" } },
+});
+
+/** The end of a run that waits for something. */
+export const interrupted = (runId: string, interrupts: unknown[]): Chunk => ({
+  type: "RUN_FINISHED",
+  runId,
+  outcome: { type: "interrupt", interrupts },
 });
 
 /**

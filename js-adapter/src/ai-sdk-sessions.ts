@@ -6,6 +6,7 @@
  */
 import {
   type ActiveRun,
+  isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
@@ -14,13 +15,21 @@ import {
 } from "./chat.js";
 import { abortError, StrandlineGoneError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { createOutlet } from "./outlet.js";
-import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, streamUrl } from "./protocol.js";
+import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, type SubmitPolicy, streamUrl } from "./protocol.js";
 import { createId, type Resolvable, resolve } from "./request.js";
 import { createRunStream } from "./run-stream.js";
-import type { NewMessage, RunReply, Session, SessionEvent, SessionStatus, SessionView } from "./session.js";
+import type {
+  NewMessage,
+  RunReply,
+  Sent,
+  Session,
+  SessionEvent,
+  SessionStatus,
+  SessionView,
+} from "./session.js";
 import type { Sessions } from "./sessions.js";
 import type { Chunk } from "./sse.js";
-import { runShown } from "./view.js";
+import { runsShown } from "./view.js";
 
 export interface SessionTransportOptions {
   sessions: Sessions;
@@ -31,7 +40,12 @@ export interface SessionTransportOptions {
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
-  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
+  submit?: Resolvable<SubmitPolicy | undefined>;
+  /**
+   * A reply ended with `StrandlineResyncError`, or another device was quicker to decide: call `chat.resumeStream()` to
+   * read it anew.
+   */
   onResync?(chatId: string): void;
 }
 
@@ -63,16 +77,22 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       const message = messageToSend(call)[0] as unknown as NewMessage | undefined;
       const stream = await begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         const body = { ...(await resolve(options.body)), ...call.body };
+        const submit = await resolve(options.submit);
         signal.throwIfAborted();
         const aborted = new Promise<never>((_, reject) => {
           signal.addEventListener("abort", () => reject(abortError()));
         });
         // What is posted is not taken back: its answer may come when nobody waits for it any more.
-        const sending = session.send(message, { trigger, messageId, body, headers });
-        const sent = await Promise.race([sending, aborted]);
-        turn.run = sent.run;
+        const sending = session.send(message, { trigger, messageId, body, headers, submit });
+        const sent = await Promise.race([sending, aborted]).catch((error) => {
+          if (isTooLate(error)) readAnew(chatId);
+          throw error;
+        });
         turn.messageId = sent.messageId;
-        return follow(session, sent.run, signal);
+        if (sent.run === null) return nothing(sent.messageId);
+        turn.run = sent.run;
+        if (sent.steered !== undefined) return steered(sent);
+        return follow(session, sent.run, signal, message?.role !== undefined && message.role !== "user");
       });
       if (stream === null) throw new StrandlineGoneError();
       return stream;
@@ -81,7 +101,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     reconnectToStream: <CHUNK>({ chatId, abortSignal }: ReconnectOptions) =>
       begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
         await seen(session, signal, ({ status }) => status === "live" || undefined);
-        const run = runShown(session.getSnapshot());
+        const [run] = runsShown(session.getSnapshot());
         turn.run = run?.id;
         turn.messageId = run?.messageId;
         if (run !== undefined) return follow(session, run.id, signal);
@@ -136,9 +156,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
       }
       void followed.ended.then((error) => {
         end();
-        if (!(error instanceof StrandlineResyncError)) return;
-        // Later than the chat's own reaction to the error, so that it can be told to resume.
-        clock.setTimeout(() => options.onResync?.(chatId), 0);
+        if (error instanceof StrandlineResyncError) readAnew(chatId);
       });
       return followed.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     } catch (error) {
@@ -147,12 +165,25 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     }
   }
 
-  async function follow(session: Session, run: string, signal: AbortSignal): Promise<Followed | null> {
+  function readAnew(chatId: string): void {
+    // Later than the chat's own reaction to the error, so that it can be told to resume.
+    clock.setTimeout(() => options.onResync?.(chatId), 0);
+  }
+
+  /** `goesOn`: the chat has the message so far, and is only told what follows; else it is told all of it. */
+  async function follow(
+    session: Session,
+    run: string,
+    signal: AbortSignal,
+    goesOn = false,
+  ): Promise<Followed | null> {
     await seen(session, signal, ({ runs }) => session.reply(run) ?? runs.find(({ id }) => id === run));
     // Asked for again: events that came together with the one that was waited for have been applied meanwhile.
     const reply = session.reply(run);
-    if (reply !== undefined) return followLive(session, run, reply, signal);
-    // It was over before this page had heard of its session.
+    const isWhole = reply?.chunks[0]?.type === "start" || !reply?.goesOn;
+    if (reply !== undefined && isWhole !== goesOn) return followLive(session, run, reply, signal);
+    if (goesOn) throw new StrandlineResyncError();
+    // It was over before this page had heard of its session, or this page was not there when it began.
     return replay(session, { run }, signal);
   }
 
@@ -178,6 +209,9 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     return stream;
   }
 }
+
+/** Answers were recorded, and something else is pending. */
+const nothing = (messageId: string): Followed => only({ type: "start", messageId });
 
 /** The first thing that `look` finds in a session that is being followed. Undefined when there is no such session. */
 function seen<T>(
@@ -211,6 +245,17 @@ function seen<T>(
 /** Then nothing more comes. */
 const OVER = new Set<SessionStatus>(["idle", "refused", "absent", "deleted"]);
 
+/** The answer of the other wire to a message that an agent was told which is running (PROTOCOL §14.4). */
+const steered = ({ run, steered: messageId }: Sent): Followed =>
+  only({ type: "data-strandline", data: { steered: { run, messageId } }, transient: true });
+
+function only(chunk: Chunk): Followed {
+  const outlet = createOutlet<Chunk>(() => {});
+  outlet.push([chunk]);
+  outlet.end();
+  return { chunks: outlet.stream, ended: outlet.ended };
+}
+
 /** What has been said of a run, and then what the feed says of it. */
 function followLive(session: Session, run: string, reply: RunReply, signal: AbortSignal): Followed {
   const outlet = createOutlet<Chunk>(() => end());
@@ -224,6 +269,7 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
     // A fresh snapshot: how what was read here goes on is not known.
     if (event.type === "snapshot") end(new StrandlineResyncError());
     else if (event.run !== run) return;
+    else if (event.type === "run-started") begin();
     else if (event.type === "appended") outlet.push(event.chunks as Chunk[]);
     else if (event.type === "message-reset") end(new StrandlineResyncError());
     else if (event.type === "run-ended") {
@@ -245,8 +291,11 @@ function followLive(session: Session, run: string, reply: RunReply, signal: Abor
   });
   const { messageId, chunks } = reply;
   // A snapshot begins with `start`, which has the metadata; in the log it is not a chunk.
-  const begun = chunks[0]?.type === "start" ? chunks : [{ type: "start", messageId }, ...chunks];
-  outlet.push(begun);
+  const begin = () =>
+    outlet.push(chunks[0]?.type === "start" ? chunks : [{ type: "start", messageId }, ...chunks]);
+  // A chat that is told that a reply begins shows it: not before its turn has come.
+  const isQueued = session.getSnapshot().runs.some(({ id, status }) => id === run && status === "queued");
+  if (!isQueued) begin();
   if (reply.end !== undefined) take(reply.end);
   return { chunks: outlet.stream, ended: outlet.ended.then(() => finalError) };
 }

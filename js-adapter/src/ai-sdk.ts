@@ -9,6 +9,7 @@ import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./bac
 import {
   type CallOptions,
   type ChatMessage,
+  isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
@@ -18,7 +19,16 @@ import {
 import { STALL_MS } from "./connection.js";
 import { abortError, StrandlineHttpError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
 import { type Post, postUntilAnswered } from "./post.js";
-import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, stopUrl, streamUrl } from "./protocol.js";
+import {
+  AI_SDK_PREFIX,
+  CURSOR_HEADER,
+  KEY_HEADER,
+  STOP_MEMORY_MS,
+  SUBMIT_HEADER,
+  type SubmitPolicy,
+  stopUrl,
+  streamUrl,
+} from "./protocol.js";
 import {
   createId,
   createRequest,
@@ -29,7 +39,7 @@ import {
   resolve,
   whole,
 } from "./request.js";
-import { createRunStream, type RunStream } from "./run-stream.js";
+import { createRunStream, type RunStream, STEERED } from "./run-stream.js";
 import { type OnStatus, reportWait, type StatusDetail, type StreamStatus } from "./status.js";
 
 export type { RetryOptions } from "./backoff.js";
@@ -51,6 +61,7 @@ export {
   StrandlineProtocolError,
   StrandlineResyncError,
 } from "./errors.js";
+export type { SubmitPolicy } from "./protocol.js";
 export type { StatusDetail, StreamStatus } from "./status.js";
 
 export interface PrepareSendOptions {
@@ -69,13 +80,18 @@ export interface StrandlineTransportOptions extends RequestOptions {
   api?: string;
   /** Added to every message that is sent: the `body` that the agent sees. */
   body?: Resolvable<object>;
+  /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
+  submit?: Resolvable<SubmitPolicy | undefined>;
   retry?: Partial<RetryOptions>;
   /** Silence after which a connection counts as dead. The server is silent for 15 s at most. Default 45 000. */
   stallAfterMs?: number;
   /** A page that is hidden for longer lets go of its connection, and reads on when it is back. Default 60 000. */
   hiddenMs?: number;
   onStatus?(chatId: string, status: StreamStatus, detail: StatusDetail): void;
-  /** A reply ended with `StrandlineResyncError`: call `chat.resumeStream()` to read it anew. */
+  /**
+   * A reply ended with `StrandlineResyncError`, or another device was quicker to decide: call `chat.resumeStream()` to
+   * read it anew.
+   */
   onResync?(chatId: string): void;
   /** As in `DefaultChatTransport`: the returned body replaces the one that would be sent, headers are added. */
   prepareSendMessagesRequest?(
@@ -130,7 +146,9 @@ export function strandlineTransport(
         const sent = { ...extra, id: chatId, messages, trigger, messageId };
         const request = { ...sent, body: extra, requestMetadata: call.metadata };
         const own = await options.prepareSendMessagesRequest?.(request);
-        return { body: JSON.stringify(own?.body ?? sent), headers: own?.headers };
+        const submit = await resolve(options.submit);
+        const policy = submit === undefined ? {} : { [SUBMIT_HEADER]: submit };
+        return { body: JSON.stringify(own?.body ?? sent), headers: own?.headers, policy };
       })();
       turn.post = postUntilAnswered({
         clock,
@@ -139,8 +157,8 @@ export function strandlineTransport(
         onAttempt: () => turn.tell("connecting", {}),
         onWait: reportWait(turn.tell, () => undefined),
         async send() {
-          const { body, headers } = await prepared;
-          const fields = { ...JSON_FIELDS, [KEY_HEADER]: key };
+          const { body, headers, policy } = await prepared;
+          const fields = { ...JSON_FIELDS, ...policy, [KEY_HEADER]: key };
           return request(api, { method: "POST", body }, call.headers, headers, fields);
         },
       });
@@ -149,7 +167,12 @@ export function strandlineTransport(
       posts.add(post);
       const answered = () => void posts.delete(post);
       post.answer.then(answered, answered);
-      await turn.stream.accept(post.answer);
+      try {
+        await turn.stream.accept(post.answer);
+      } catch (error) {
+        if (isTooLate(error)) readAnew(chatId);
+        throw error;
+      }
       return turn.stream.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     },
 
@@ -230,21 +253,28 @@ export function strandlineTransport(
       },
     });
     const turn: Turn = { stream, isOpen: true, tell };
+    const before = turns.get(chatId);
     const end = (reason: string) => {
       turn.isOpen = false;
       streams.delete(stream);
       abortSignal?.removeEventListener("abort", stream.detach);
-      if (!UNFINISHED.has(reason) && turns.get(chatId) === turn) turns.delete(chatId);
+      if (UNFINISHED.has(reason) || turns.get(chatId) !== turn) return;
+      turns.delete(chatId);
+      // Nothing of its own came of this one: what is being written is what a stop means, and whose status counts.
+      if (reason === STEERED && before?.isOpen) turns.set(chatId, before);
     };
     turns.set(chatId, turn);
     streams.add(stream);
     abortSignal?.addEventListener("abort", stream.detach);
     void stream.ended.then((error) => {
-      if (options.onResync === undefined || !(error instanceof StrandlineResyncError)) return;
-      // Later than the chat's own reaction to the error, so that it can be told to resume.
-      clock.setTimeout(() => options.onResync?.(chatId), 0);
+      if (error instanceof StrandlineResyncError) readAnew(chatId);
     });
     return turn;
+  }
+
+  function readAnew(chatId: string): void {
+    // Later than the chat's own reaction to the error, so that it can be told to resume.
+    if (options.onResync !== undefined) clock.setTimeout(() => options.onResync?.(chatId), 0);
   }
 
   function report(chatId: string, status: StreamStatus, detail: StatusDetail): void {

@@ -1,4 +1,5 @@
 /** What an AI SDK chat (ai@5, 6 and 7) asks of its transport: structural types, so that any of them will do. */
+import { StrandlineHttpError } from "./errors.js";
 import type { HeaderFields } from "./request.js";
 
 /** What is needed to know of a `UIMessage`, of any major version. */
@@ -65,6 +66,10 @@ export interface StrandlineTransport {
   /** Detaches every stream of this transport. Runs go on. The transport can be used again. */
   close(): void;
 }
+
+/** Another device has decided otherwise: what the chat shows of its reply is not so. */
+export const isTooLate = (error: unknown): boolean =>
+  error instanceof StrandlineHttpError && error.problem === "already-decided";
 
 /** The server has the history and reads one message: the new one, or the one that a tool's output was added to. */
 export function messageToSend({ trigger, messageId, messages }: SendOptions): readonly ChatMessage[] {

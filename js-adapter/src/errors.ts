@@ -58,13 +58,16 @@ export class StrandlineHttpError extends StrandlineError {
   readonly problem: string;
   /** `detail` of the problem document, made for people; may be empty. */
   readonly detail: string;
+  /** The whole problem document: with `decision`, of one that was decided otherwise (§15.4). Empty when there was none. */
+  readonly document: Readonly<Record<string, unknown>>;
 
-  constructor(status: number, problem = "http", detail = "") {
+  constructor(status: number, problem = "http", detail = "", document: Record<string, unknown> = {}) {
     super("http", detail || `The server answered ${status}${problem === "http" ? "" : ` (${problem})`}.`);
     this.name = "StrandlineHttpError";
     this.status = status;
     this.problem = problem;
     this.detail = detail;
+    this.document = document;
   }
 }
 
@@ -79,8 +82,9 @@ export class StrandlineProtocolError extends StrandlineError {
 /** The error of an HTTP answer, from its problem document (RFC 9457) where it has one. Reads the body; never throws. */
 export async function httpError(response: Response): Promise<StrandlineHttpError> {
   try {
-    const { code, detail, title } = JSON.parse(await response.text()) as Record<string, unknown>;
-    return new StrandlineHttpError(response.status, text(code), text(detail) ?? text(title));
+    const document = JSON.parse(await response.text()) as Record<string, unknown>;
+    const { code, detail, title } = document;
+    return new StrandlineHttpError(response.status, text(code), text(detail) ?? text(title), document);
   } catch {
     // An HTML page or a cut body: the status has to do.
     return new StrandlineHttpError(response.status);

@@ -53,16 +53,17 @@ const SHOWN: Record<string, string[]> = {
 const CITATION = ["startIndex", "endIndex", "citedText"];
 const SOURCE = ["type", "sourceType", "id", "url", "mediaType", "title", "filename", "providerMetadata"];
 
-export function createFold(id: string): Fold {
-  let message: SessionMessage | undefined;
-  let metadata: unknown;
-  let parts: MessagePart[] = [];
+/** Goes on from `base`, a message of which nothing is open. */
+export function createFold(id: string, base?: SessionMessage): Fold {
+  let message = base;
+  let metadata = base?.metadata;
+  let parts: MessagePart[] = [...(base?.parts ?? [])];
   /** Where the current step begins. */
-  let step = 0;
+  let step = parts.map(({ type }) => type).lastIndexOf("step-start") + 1;
   /** Open text and reasoning, by kind and id: where it is. */
   let open = new Map<string, number>();
   /** The last part of each tool call: the only one that chunks can mean. */
-  let tools = new Map<unknown, number>();
+  let tools = toolsIn(parts);
 
   return {
     push(chunk) {
@@ -88,9 +89,7 @@ export function createFold(id: string): Fold {
     } else if (type === "reset-step") {
       parts.length = step;
       open = new Map();
-      tools = new Map();
-      for (const [index, { toolCallId }] of parts.entries())
-        if (toolCallId !== undefined) tools.set(toolCallId, index);
+      tools = toolsIn(parts);
     } else if (type === "start" || type === "finish" || type === "message-metadata") {
       if (type === "start" && chunk.messageId !== undefined && chunk.messageId !== id)
         begin(String(chunk.messageId));
@@ -160,6 +159,9 @@ export function createFold(id: string): Fold {
     parts[index] = changed(part, chunk);
   }
 }
+
+const toolsIn = (parts: readonly MessagePart[]): Map<unknown, number> =>
+  new Map(parts.flatMap(({ toolCallId }, index) => (toolCallId === undefined ? [] : [[toolCallId, index]])));
 
 /** The part of a tool call after a chunk that means it. */
 function changed(part: MessagePart, chunk: Chunk): MessagePart {

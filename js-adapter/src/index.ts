@@ -10,10 +10,12 @@ export {
   StrandlineProtocolError,
   StrandlineResyncError,
 } from "./errors.js";
-export { VERSION } from "./protocol.js";
+export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
   AnnotationSummary,
   Annotations,
+  Answer,
+  Decided,
   MessagePart,
   NewAnnotation,
   NewMessage,
@@ -21,14 +23,18 @@ export type {
   SendOptions,
   Sent,
   Session,
+  SessionDecision,
   SessionEvent,
   SessionInfo,
   SessionMessage,
+  SessionNote,
   SessionReader,
   SessionRun,
   SessionStatus,
   SessionView,
   SpawnedMessage,
+  SteerOptions,
+  StopManyOptions,
   StopOptions,
   StopResult,
 } from "./session.js";

@@ -25,6 +25,19 @@ export const READER_HEADER = "Strandline-Reader";
 /** Header: an id that the client gives its device (§5.4). */
 export const DEVICE_HEADER = "Strandline-Device";
 
+/** Header: what becomes of a message that comes while a reply is being written (§14.1). */
+export const SUBMIT_HEADER = "Strandline-Submit";
+
+/**
+ * Values of {@link SUBMIT_HEADER}. `interrupt`: the reply ends and this is answered. `queue`: this is answered when its
+ * turn comes. `reject`: it is refused (409 `busy`). `steer`: the agent that is running is told. `concurrent`: it is
+ * answered beside the other.
+ */
+export type SubmitPolicy = "interrupt" | "queue" | "reject" | "steer" | "concurrent";
+
+/** Chunk by which an agent acknowledges what it was told (§14.3). */
+export const STEERING = "steering-message";
+
 /** Response header: id of the run that is streamed (§5.1). */
 export const RUN_HEADER = "Strandline-Run";
 

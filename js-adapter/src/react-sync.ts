@@ -6,7 +6,7 @@
  * chat that is equal is left alone: that is what ends the loop of "messages changed".
  */
 import type { SessionView } from "./session.js";
-import { runShown } from "./view.js";
+import { runsShown } from "./view.js";
 
 /** What is needed to know of a `UIMessage`, of any major version. */
 export interface SyncedMessage {
@@ -60,7 +60,7 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
       for (const { id, pending } of view.messages) if (!pending) accepted.add(id);
       if (view.cursor === null && view.status !== "deleted") return;
       if (isBusy(chat)) return put(chat, (local) => mended(local, view));
-      const run = runShown(view)?.id;
+      const run = runsShown(view)[0]?.id;
       if (run !== tried?.run) forget();
       const isTimeToRead = run !== undefined && waiting === undefined && (tried?.times ?? 0) < MOST_RESUMES;
       // Said before anything is put: a chat may answer that at once.
@@ -143,11 +143,28 @@ function merged<MESSAGE extends SyncedMessage>(
   const made = view.messages.filter(
     ({ id }) => withWritten || !written.has(id),
   ) as readonly unknown[] as MESSAGE[];
+  const asked = new Set(view.decisions.map(({ messageId }) => messageId));
+  for (const [index, { id }] of made.entries()) {
+    const mine = asked.has(id) && local.find((message) => message.id === id);
+    // What its user has just answered is on its way.
+    if (mine && isAnswered(mine, view)) made[index] = mine;
+  }
   for (const [message, before] of unsentAmong(local, view, accepted)) {
     const index = made.findIndex(({ id }) => id === before?.id);
     made.splice(index < 0 ? made.length : index + 1, 0, message);
   }
   return made;
+}
+
+/** Whether the chat says something of a call that the session still waits for. */
+function isAnswered(message: SyncedMessage, { decisions }: SessionView): boolean {
+  const { parts = [] } = message as { parts?: { toolCallId?: unknown; state?: unknown }[] };
+  return parts.some(
+    ({ toolCallId, state }) =>
+      state !== "approval-requested" &&
+      state !== "input-available" &&
+      decisions.some((one) => one.messageId === message.id && one.toolCallId === toolCallId),
+  );
 }
 
 /** User messages that the session never had, each with the one before it. Those before its first message are older. */

@@ -33,7 +33,7 @@ export function SessionsProvider(props: { sessions: Sessions; children?: ReactNo
 /** A session as it is now, and what can be done to it. */
 export interface SessionHandle
   extends SessionView,
-    Pick<Session, "send" | "stop" | "loadOlder" | "selectBranch" | "edit" | "delete"> {
+    Pick<Session, "send" | "steer" | "stop" | "decide" | "loadOlder" | "selectBranch" | "edit" | "delete"> {
   /** The object behind it: the same one for as long as the component shows this session. */
   readonly session: Session;
 }
@@ -46,8 +46,10 @@ const BLANK: Omit<SessionView, "id"> = {
   runs: [],
   activeRuns: [],
   spawned: [],
+  notes: [],
   readers: [],
   branches: {},
+  decisions: [],
   annotations: {},
   reader: null,
   hasOlder: false,
@@ -68,8 +70,9 @@ export function useSession(id: string, options: { sessions?: Sessions } = {}): S
   const blank = useMemo(() => ({ ...BLANK, id }), [id]);
   const view = useSyncExternalStore(session.subscribe, session.getSnapshot, () => blank);
   return useMemo(() => {
-    const { send, stop, loadOlder, selectBranch, edit, delete: remove } = session;
-    return { ...view, session, send, stop, loadOlder, selectBranch, edit, delete: remove };
+    const { send, steer, stop, decide, loadOlder, selectBranch, edit, delete: remove } = session;
+    const acts = { send, steer, stop, decide, loadOlder, selectBranch, edit, delete: remove };
+    return { ...view, session, ...acts };
   }, [session, view]);
 }
 

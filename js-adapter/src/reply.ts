@@ -6,13 +6,17 @@ export interface Reply {
   readonly message: SessionMessage;
   /** They fold to the message. Adjacent deltas of a part are one, so it is not much longer than that. */
   readonly chunks: readonly Chunk[];
+  /** It goes on with a message that another run began. */
+  readonly goesOn: boolean;
   push(chunks: readonly Chunk[]): void;
   /** Starts over: what was said does not count. */
   reset(): void;
 }
 
-export function createReply(messageId: string): Reply {
-  let fold = createFold(messageId);
+/** `base`: the message that it goes on with; `null` where that is not known. */
+export function createReply(messageId: string, base?: SessionMessage | null): Reply {
+  let fold = createFold(messageId, base ?? undefined);
+  let goesOn = base !== undefined;
   let said: Chunk[] = [];
   return {
     get message() {
@@ -21,6 +25,9 @@ export function createReply(messageId: string): Reply {
     get chunks() {
       return said;
     },
+    get goesOn() {
+      return goesOn;
+    },
     push(chunks) {
       for (const chunk of chunks) {
         fold.push(chunk);
@@ -28,8 +35,10 @@ export function createReply(messageId: string): Reply {
       }
     },
     reset() {
+      // What it went on with comes again, with what follows (§17.1).
       fold = createFold(messageId);
       said = [];
+      goesOn = false;
     },
   };
 }

@@ -239,7 +239,7 @@ export function createRunStream(options: StreamOptions): RunStream {
         // `[DONE]` where nothing was ever logged, as a steered request is answered. Else it would follow a terminal.
         if (!held?.length) return { dropped: "closed" };
         outlet.push(held);
-        return { reason: "finish" };
+        return { reason: STEERED };
       }
       if (chunk.type === "error" && id === undefined) {
         return chunk.code === RESYNC && delivered ? resync() : { dropped: String(chunk.code ?? "error") };
@@ -263,5 +263,8 @@ export function createRunStream(options: StreamOptions): RunStream {
     };
   }
 }
+
+/** Why a stream ends whose message was told to an agent that is running (PROTOCOL §14.4). */
+export const STEERED = "steered";
 
 const resync = (): End => ({ reason: RESYNC, error: new StrandlineResyncError() });

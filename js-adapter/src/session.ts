@@ -10,11 +10,19 @@ import { createFeed } from "./feed.js";
 import type { MessagePart, SessionMessage } from "./fold.js";
 import { createOutbox } from "./outbox.js";
 import type { Post } from "./post.js";
-import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS } from "./protocol.js";
+import { CURSOR_HEADER, KEY_HEADER, STOP_MEMORY_MS, type SubmitPolicy } from "./protocol.js";
 import { createReceipt } from "./receipt.js";
 import { createId, type HeaderFields } from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
-import { type Content, createView, type Older, type RunReply, runShown, type SessionEvent } from "./view.js";
+import {
+  type Content,
+  createView,
+  type Older,
+  type RunReply,
+  runsShown,
+  type SessionDecision,
+  type SessionEvent,
+} from "./view.js";
 import { isHidden, watchWake } from "./wake.js";
 
 export type { StopResult } from "./chat.js";
@@ -24,8 +32,10 @@ export type {
   Annotations,
   Content,
   RunReply,
+  SessionDecision,
   SessionEvent,
   SessionInfo,
+  SessionNote,
   SessionReader,
   SessionRun,
   SpawnedMessage,
@@ -65,24 +75,54 @@ export interface SendOptions {
   messageId?: string | undefined;
   /** What the agent sees as `body`. */
   body?: object | undefined;
+  /** What becomes of it while a reply is being written. Default: what the session does. */
+  submit?: SubmitPolicy | undefined;
   /** Names this request, however often it is made. Default: a new one. */
   key?: string;
   headers?: HeaderFields | undefined;
 }
 
 export interface Sent {
-  run: string;
+  /** Null for answers that leave something pending: then nothing is running (PROTOCOL §15.5). */
+  run: string | null;
   /** Of the reply. */
   messageId: string;
-  /** Of the event that queued the run. */
+  /** Of the event that queued the run, or that told it. */
   cursor: string;
+  /** Id of the message, when no run was started for it and `run` was told it instead. */
+  steered?: string;
+}
+
+export interface SteerOptions {
+  /** Default: the newest run that is running. */
+  run?: string | undefined;
+  /** What the agent sees as `body` of the run that answers, if it does not take it. */
+  body?: object | undefined;
+  headers?: HeaderFields | undefined;
+}
+
+/** What is decided: about an approval, or by a tool that this client runs. */
+export type Answer =
+  | { approved: boolean; reason?: string }
+  | { output: unknown }
+  /** The tool failed. */
+  | { errorText: string };
+
+export interface Decided {
+  decision: SessionDecision;
+  /** The run that goes on with the reply. Null while something else of it is pending. */
+  run: string | null;
+  messageId: string;
 }
 
 export interface StopOptions {
-  /** Default: the newest run that is active. */
+  /** Default: the newest run that is running, else the next one that would be. */
   run?: string | undefined;
   reason?: string | undefined;
 }
+
+/** The runs of one agent, or all of them, those that wait included. */
+export type StopManyOptions = ({ agent: string } | { all: true }) & { reason?: string | undefined };
 
 /** A user message: `id` is made up when it has none. */
 export interface NewMessage {
@@ -113,9 +153,22 @@ export interface Session {
    * Sends a message, or what `trigger` says without one. Repeated until it is answered, and done once. The message is
    * shown at once, marked `pending`. Rejects when it is refused, and when it is time to give up.
    */
+  send(message: string, options?: SendOptions): Promise<Sent & { run: string }>;
   send(message: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
+  /**
+   * Tells a running agent something, from any device. Until the agent has taken it, it is among the `notes`; if it never
+   * does, it becomes a message when the run ends. Rejects (409 `not-running`) when nothing is running.
+   */
+  steer(message: string | NewMessage, options?: SteerOptions): Promise<Sent>;
   /** Ends a run, on every device. Resolves when the end is in the log. */
   stop(options?: StopOptions): Promise<StopResult>;
+  /** Ends several in one step, and resolves with every one that it ended. */
+  stop(options: StopManyOptions): Promise<StopResult[]>;
+  /**
+   * Decides what a run waits for (`decisions`). Repeated until it is answered, and done once: rejects with a
+   * `StrandlineHttpError` (409, `already-decided`) when somebody else has decided otherwise.
+   */
+  decide(decision: string, answer: Answer): Promise<Decided>;
   /** Loads the page of messages before those that are here. */
   loadOlder(): Promise<void>;
   /** Shows another of the siblings of a message (see `branches`), and what came after it, on every device. */
@@ -222,7 +275,8 @@ export function createSession(id: string, wire: Wire): Session {
           return feed.restart(undefined);
         }
         if (event.type === "snapshot") outbox.compared(view.content().messages);
-        else if (event.type === "message-created") outbox.arrived(event.message_id);
+        else if (event.type === "message-created" || event.type === "steered")
+          outbox.arrived(event.message_id);
         // The list of readers is what a connection is told first when it has caught up (§8.11).
         if (event.type === "snapshot" || event.type === "readers") {
           status = "live";
@@ -285,7 +339,9 @@ export function createSession(id: string, wire: Wire): Session {
       return () => void eventListeners.delete(mine);
     },
     send,
+    steer,
     stop,
+    decide,
     loadOlder,
     selectBranch: (message, index) => change("/branch", "POST", { message, index }),
     edit: (id, parts, metadata) => change(messagePath(id), "PATCH", { parts, metadata }),
@@ -362,9 +418,11 @@ export function createSession(id: string, wire: Wire): Session {
     return snapshot;
   }
 
+  function send(input: string, options?: SendOptions): Promise<Sent & { run: string }>;
+  function send(input: string | NewMessage | undefined, options?: SendOptions): Promise<Sent>;
   async function send(input: string | NewMessage | undefined, options: SendOptions = {}): Promise<Sent> {
-    const { trigger = "submit-message", messageId, body, headers, key = createId(clock) } = options;
-    const given = typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
+    const { trigger = "submit-message", messageId, body, submit, headers, key = createId(clock) } = options;
+    const given = partsOf(input);
     // An edited message keeps its id.
     const message = given && ({ id: messageId ?? createId(clock), role: "user", ...given } as SessionMessage);
     const isNew =
@@ -372,7 +430,7 @@ export function createSession(id: string, wire: Wire): Session {
       trigger === "submit-message" &&
       (messageId !== undefined || view.content().messages.every(({ id }) => id !== message.id));
     const shown = isNew ? outbox.put(message) : undefined;
-    const init = { method: "POST", body: JSON.stringify({ message, trigger, messageId, body }) };
+    const init = { method: "POST", body: JSON.stringify({ message, trigger, messageId, body, submit }) };
     const post = wire.call(`${path}/messages`, {}, init, headers, { [KEY_HEADER]: key });
     const mine = { post, key };
     unanswered = mine;
@@ -380,7 +438,8 @@ export function createSession(id: string, wire: Wire): Session {
     try {
       const sent = (await (await post.answer).json()) as Sent;
       answered++;
-      shown?.answered();
+      if (sent.steered !== undefined) shown?.takeOut();
+      else shown?.answered();
       // Not when it was closed meanwhile.
       if (listeners.size > 0 && status !== "idle") connect();
       return sent;
@@ -393,25 +452,51 @@ export function createSession(id: string, wire: Wire): Session {
     }
   }
 
-  async function stop({ run, reason }: StopOptions = {}): Promise<StopResult> {
+  async function steer(input: string | NewMessage, options: SteerOptions = {}): Promise<Sent> {
+    const { run, body, headers } = options;
+    const message = { id: createId(clock), role: "user", ...partsOf(input) };
+    const init = { method: "POST", body: JSON.stringify({ message, run, body }) };
+    return (await (await wire.call(`${path}/steer`, {}, init, headers).answer).json()) as Sent;
+  }
+
+  function stop(options?: StopOptions): Promise<StopResult>;
+  function stop(options: StopManyOptions): Promise<StopResult[]>;
+  async function stop(
+    options: StopOptions & { agent?: string; all?: true } = {},
+  ): Promise<StopResult | StopResult[]> {
+    const { run, reason, agent, all } = options;
+    const isMany = all === true || agent !== undefined;
     // A repetition that came after the stop is forgotten would start what was stopped.
     if (run === undefined) unanswered?.post.limit(STOP_MEMORY_MS * 0.75);
-    const target = run ?? (unanswered ? undefined : runToStop()?.id);
-    const body = JSON.stringify({ run: target, key: run ? undefined : unanswered?.key, reason });
+    const target = isMany
+      ? { agent, all }
+      : { run: run ?? (unanswered ? undefined : newest()), key: run ? undefined : unanswered?.key };
+    const body = JSON.stringify({ ...target, reason });
     try {
       const { answer } = wire.call(`${path}/stop`, {}, { method: "POST", body, keepalive: true });
-      const result = (await (await answer).json()) as StopResult;
+      const result = (await (await answer).json()) as StopResult & { runs: StopResult[] };
       feed.poke();
-      return result;
+      return isMany ? result.runs : result;
     } catch (cause) {
       if (!(cause instanceof StrandlineHttpError) || cause.status !== 404) throw cause;
-      return { run: null, status: "idle", stopped: false };
+      return isMany ? [] : { run: null, status: "idle", stopped: false };
     }
   }
 
-  function runToStop() {
+  /** What a stop without a name means here, as the server would say. */
+  function newest(): string | undefined {
     const content = view.content();
-    return runShown(content) ?? content.activeRuns.at(-1);
+    const shown = runsShown(content);
+    const known = [...content.activeRuns, ...shown].reverse();
+    return (known.find((run) => run.status === "running") ?? shown[0] ?? content.activeRuns[0])?.id;
+  }
+
+  async function decide(decision: string, given: Answer): Promise<Decided> {
+    const init = { method: "POST", body: JSON.stringify(given) };
+    const { answer } = wire.call(`${path}/decisions/${encodeURIComponent(decision)}`, {}, init);
+    const result = (await (await answer).json()) as Decided;
+    feed.poke();
+    return result;
   }
 
   /** Repeated until it is answered, which changes nothing. It shows when the feed says so. */
@@ -452,6 +537,8 @@ export function createSession(id: string, wire: Wire): Session {
 }
 
 const messagePath = (id: string) => `/messages/${encodeURIComponent(id)}`;
+const partsOf = (input: string | NewMessage | undefined) =>
+  typeof input === "string" ? { parts: [{ type: "text", text: input }] } : input;
 
 /** A listener that throws must not end the feed. It is the application's error, so it goes where those go. */
 export function safely(work: () => void): void {

@@ -4,7 +4,7 @@ import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./bac
 import { STALL_MS } from "./connection.js";
 import { abortError, StrandlineHttpError } from "./errors.js";
 import { type Post, postUntilAnswered } from "./post.js";
-import { DEVICE_HEADER, READER_HEADER, SESSIONS_PREFIX, urlOf } from "./protocol.js";
+import { DEVICE_HEADER, READER_HEADER, SESSIONS_PREFIX, type SubmitPolicy, urlOf } from "./protocol.js";
 import { createId, createRequest, JSON_FIELDS, type Request, type RequestOptions, whole } from "./request.js";
 import { createSession, type Query, type Session, type SessionInfo, safely, type Wire } from "./session.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
@@ -47,6 +47,8 @@ export interface Sessions {
   /** Null: without a title. */
   rename(id: string, title: string | null): Promise<SessionInfo>;
   archive(id: string, archived?: boolean): Promise<SessionInfo>;
+  /** What becomes of messages that come while a reply is being written. Null: what the server does by default. */
+  submitting(id: string, policy: SubmitPolicy | null): Promise<SessionInfo>;
   /** Resolves when nothing is left of it. */
   delete(id: string): Promise<void>;
   /** The same object for the same id. Nothing is asked for before somebody subscribes. */
@@ -126,6 +128,7 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
     },
     rename: (id, title) => change(id, { title }),
     archive: (id, archived = true) => change(id, { archived }),
+    submitting: (id, submit) => change(id, { submit }),
     async delete(id) {
       try {
         await wire.call(pathOf(id), {}, { method: "DELETE" }).answer;

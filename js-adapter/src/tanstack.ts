@@ -20,10 +20,20 @@ import {
   READER_HEADER,
   RESPOND_ASYNC,
   STOP_MEMORY_MS,
+  SUBMIT_HEADER,
+  type SubmitPolicy,
   TANSTACK_PREFIX,
   urlOf,
 } from "./protocol.js";
-import { createId, createRequest, JSON_FIELDS, type RequestOptions, whole } from "./request.js";
+import {
+  createId,
+  createRequest,
+  JSON_FIELDS,
+  type RequestOptions,
+  type Resolvable,
+  resolve,
+  whole,
+} from "./request.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
 import { createThread } from "./thread.js";
 
@@ -37,6 +47,7 @@ export {
   StrandlineHttpError,
   StrandlineProtocolError,
 } from "./errors.js";
+export type { SubmitPolicy } from "./protocol.js";
 export type { StatusDetail, StreamStatus } from "./status.js";
 
 export interface StrandlineConnectionOptions extends Omit<RequestOptions, "ai"> {
@@ -46,6 +57,8 @@ export interface StrandlineConnectionOptions extends Omit<RequestOptions, "ai"> 
   threadId: string;
   /** An id of this device, shown with its readers. */
   device?: string;
+  /** What becomes of a message that is sent while a reply is being written. Default: what the session does. */
+  submit?: Resolvable<SubmitPolicy | undefined>;
   /** Name of this reader, shown to others. Default: a new one. */
   reader?: string;
   /** `giveUpAfterMs` is about sends and stops: the subscription never gives up. */
@@ -157,15 +170,19 @@ export function strandlineConnection(
         context: [],
         state: {},
       });
-      thread.sending(runId, shown);
-      const post = repeated(runId, () => {
-        const fields = { ...JSON_FIELDS, [PREFER_HEADER]: RESPOND_ASYNC };
+      thread.sending(runId, shown, context?.resume !== undefined);
+      const submit = resolve(options.submit);
+      const post = repeated(runId, async () => {
+        const named = await submit;
+        const policy = named === undefined ? {} : { [SUBMIT_HEADER]: named };
+        const fields = { ...JSON_FIELDS, ...policy, [PREFER_HEADER]: RESPOND_ASYNC };
         return whole(request(url, { method: "POST", body }, names, headers, fields));
       });
       const answered = (async () => {
         try {
-          const { messageId } = (await (await post.answer).json()) as { messageId: string };
-          thread.accepted(runId, messageId);
+          const sent = (await (await post.answer).json()) as { messageId: string; steered?: string };
+          if (sent.steered !== undefined) thread.told(runId);
+          else thread.accepted(runId, sent.messageId);
         } catch (error) {
           thread.refused(runId);
           throw error;

@@ -6,7 +6,7 @@
  * than messages: a reply that goes on, tool calls by id, whether an end was announced. Only `MESSAGES_SNAPSHOT` and its
  * own sends reset that.
  */
-import { type ChatMessage, finished, type Hydrated, placeOf, runOf } from "./ag-ui.js";
+import { type ChatMessage, finished, type Hydrated, interrupted, placeOf, runOf } from "./ag-ui.js";
 import { absentMs, type Clock, type RetryOptions } from "./backoff.js";
 import type { ChunkQueue } from "./chunk-queue.js";
 import { createConversation } from "./conversation.js";
@@ -38,10 +38,15 @@ export interface Thread {
   /** Tell everything to this queue, and nothing to the one before; with `until`, up to the end of that run. */
   tell(queue: ChunkQueue, until?: string): void;
   leave(queue: ChunkQueue): void;
-  /** The chat sends a message and waits for the end of this run. `messages` are those that it shows. */
-  sending(runId: string, messages: readonly ChatMessage[]): void;
+  /**
+   * The chat sends a message, or (`goesOn`) decides what a reply waits for, and waits for the end of this run.
+   * `messages` are those that it shows.
+   */
+  sending(runId: string, messages: readonly ChatMessage[], goesOn: boolean): void;
   /** The server has it. */
   accepted(runId: string, messageId: string): void;
+  /** An agent that is running was told the message: there will be no such run. */
+  told(runId: string): void;
   /** It was not taken: there will be no such run. */
   refused(runId: string): void;
   /** The chat does not wait any more. What the run says from now on is not shown before it has ended. */
@@ -52,6 +57,11 @@ export interface Thread {
   poke(): void;
   drop(): boolean;
   close(): void;
+}
+
+/** What a `decision-made` event says (§11.13). */
+interface Made {
+  outcome: string;
 }
 
 /** A run that the server has and that does not begin for so long may be over: then the conversation is loaded again. */
@@ -82,11 +92,19 @@ export function createThread(options: ThreadOptions): Thread {
   /** Something of others came after what was sent last: if that comes now, the chat shows it too early. */
   let isOvertaken = false;
 
+  /** Id of the reply that `run` writes. What is not of it waits for its end: a chat shows one after the other. */
+  let writes: string | undefined;
+  let later: Chunk[] = [];
+
   // What the chat does.
   let waiting: string | undefined;
   let own: string | undefined;
   /** Id of the reply to what was sent last, once the server has it. */
   let reply: string | undefined;
+  /** That reply was there before. */
+  let isContinued = false;
+  /** The run that the chat believes to wait for a decision. */
+  let paused: string | undefined;
   let lookout: unknown;
   const muted = new Set<string>();
   /** Runs that were disturbed: the chat may have missed a part. */
@@ -162,7 +180,7 @@ export function createThread(options: ThreadOptions): Thread {
       taker.end();
       if (queue === taker) rest();
     },
-    sending(runId, messages) {
+    sending(runId, messages, goesOn) {
       const last = messages.at(-1);
       const ids = new Set(messages.map(({ id }) => id));
       for (const id of unsent.keys()) if (!ids.has(id)) unsent.delete(id);
@@ -173,6 +191,7 @@ export function createThread(options: ThreadOptions): Thread {
       if (run !== undefined) suspects.add(run);
       waiting = own = runId;
       reply = undefined;
+      isContinued = goesOn;
       isStale = isOvertaken = false;
       isTold = true;
       got = undefined;
@@ -188,6 +207,11 @@ export function createThread(options: ThreadOptions): Thread {
       }, OVERDUE_MS);
       if (absences > 0) conversation.later(0);
       feed.poke();
+    },
+    told(runId) {
+      for (const [id, each] of unsent) if (each.runId === runId) unsent.delete(id);
+      if (waiting === runId) conclude(runId);
+      if (own === runId) own = undefined;
     },
     refused(runId) {
       if (waiting === runId) waiting = undefined;
@@ -249,8 +273,15 @@ export function createThread(options: ThreadOptions): Thread {
     leaf = found.leaf;
     seen = found.seq ?? 0;
     expected = active;
-    run = quiet = undefined;
+    run = quiet = writes = undefined;
+    later = [];
     isStale = isOvertaken = false;
+    const asked = found.interrupts;
+    // Messages do not say what is waited for.
+    if (asked !== null) queue.push(interrupted(asked.runId, asked.pending));
+    else if (paused !== undefined) queue.push(finished(paused));
+    isStale = asked !== null || paused !== undefined;
+    paused = asked?.runId;
     muted.clear();
     suspects.clear();
     if (waiting !== undefined && waiting !== active && (wasAccepted || isPast(waiting))) conclude(waiting);
@@ -271,7 +302,7 @@ export function createThread(options: ThreadOptions): Thread {
 
   /** It began and ended before the conversation was loaded. */
   function isPast(runId: string): boolean {
-    return waiting === runId && expected !== runId && reply !== undefined && known.has(reply);
+    return waiting === runId && expected !== runId && reply !== undefined && known.has(reply) && !isContinued;
   }
 
   /** A run of this chat has ended, and its end is not going to come. */
@@ -286,10 +317,18 @@ export function createThread(options: ThreadOptions): Thread {
   /** False: the chat cannot be told this by going on. */
   function take(chunk: Chunk): boolean {
     const place = placeOf(chunk);
+    if (isOfAnother(chunk, place !== undefined)) {
+      later.push(chunk);
+      return true;
+    }
     if (chunk.type === "RUN_STARTED") {
       const runId = runOf(chunk);
+      if (runId === run) return true;
       if (place !== undefined) {
-        if (runId !== expected && place.parent !== leaf) return false;
+        writes = place.message;
+        // What goes on with the last message is one more reply to a chat that did not ask for it.
+        const goesOn = place.message === leaf && (runId === own || !isStale);
+        if (runId !== expected && place.parent !== leaf && !goesOn) return false;
         leaf = place.message ?? leaf;
         isOvertaken ||= runId !== own;
       }
@@ -301,9 +340,21 @@ export function createThread(options: ThreadOptions): Thread {
       return (chunk.value as { seq: number }).seq <= seen;
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
+    // Where nobody has decided, nothing goes on, and the chat is to ask no more.
+    if (chunk.name === "decision-made" && /expired|superseded/.test((chunk.value as Made).outcome))
+      return false;
     const isOf = quiet !== undefined && chunk.messageId === quiet;
     if (!isOf && !(run !== undefined && muted.has(run))) give(chunk);
     return true;
+  }
+
+  /** Whether a chunk is not of the run that is being told. */
+  function isOfAnother(chunk: Chunk, isPlaced: boolean): boolean {
+    if (run === undefined || writes === undefined) return false;
+    const runId = runOf(chunk);
+    if (runId !== undefined) return runId !== run;
+    const id = (chunk.messageId ?? chunk.toolCallId) as string | undefined;
+    return isPlaced || (id !== undefined && !id.startsWith(writes));
   }
 
   /** A whole message begins, of this chat or of another. */
@@ -327,6 +378,8 @@ export function createThread(options: ThreadOptions): Thread {
     const isMuted = runId !== undefined && muted.delete(runId);
     if (run === runId) run = undefined;
     if (own === runId) own = undefined;
+    const { outcome } = chunk as { outcome?: { type: string } };
+    paused = outcome?.type === "interrupt" ? runId : undefined;
     if (waiting !== undefined && waiting !== runId) {
       // To a chat that waits, the end of whatever run is the end of its own.
       give(finished(runId, true));
@@ -335,7 +388,13 @@ export function createThread(options: ThreadOptions): Thread {
       isStale = true;
       give(isMuted && chunk.type === "RUN_ERROR" ? finished(runId) : chunk);
     }
-    if (until === undefined || until !== runId) return !isSuspect;
+    if (until === undefined || until !== runId) {
+      const held = later;
+      later = [];
+      // What was queued behind it has not begun, and does not before this one has gone on.
+      const isBlocked = paused !== undefined && held.length > 0;
+      return !isSuspect && !isBlocked && held.every(take);
+    }
     const taker = queue;
     rest();
     taker?.end();

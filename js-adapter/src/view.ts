@@ -1,7 +1,8 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
 import { type Branch, type Branches, grown, shrunk } from "./branch.js";
 import { StrandlineResyncError } from "./errors.js";
-import type { SessionMessage } from "./fold.js";
+import { createFold, type MessagePart, type SessionMessage } from "./fold.js";
+import { STEERING, type SubmitPolicy } from "./protocol.js";
 import { createReply, type Reply } from "./reply.js";
 import type { Chunk } from "./sse.js";
 
@@ -12,8 +13,21 @@ export interface SessionInfo {
   readonly archived: boolean;
   readonly createdAt: number;
   readonly updatedAt: number;
-  /** Id of the newest run that has not ended. */
+  /** Id of the first run of the conversation that has not ended: the reply that is being written. */
   readonly activeRun: string | null;
+  /** What becomes of messages that come meanwhile, where they do not say. Null: what the server does by default. */
+  readonly submit: SubmitPolicy | null;
+}
+
+/** What a running agent was told and has not taken. When the run ends it becomes a message with this id. */
+export interface SessionNote {
+  readonly id: string;
+  readonly run: string;
+  /** `user:<id>` */
+  readonly by: string;
+  readonly at: number;
+  readonly parts: readonly MessagePart[];
+  readonly metadata?: unknown;
 }
 
 export interface SessionRun {
@@ -25,8 +39,9 @@ export interface SessionRun {
   readonly reason: string | null;
   readonly error: string | null;
   readonly agent: string;
-  /** Another agent's, beside the run `parentRun` (§17.6). */
+  /** Another agent's, beside the conversation (§17.6). */
   readonly spawned: boolean;
+  /** The run that has spawned it, or the suspended one that it goes on from (§15.6). */
   readonly parentRun: string | null;
   readonly createdAt: number;
   readonly endedAt: number | null;
@@ -39,6 +54,27 @@ export interface SpawnedMessage {
   readonly agent: string;
   /** Id of the message beside which it is written. */
   readonly parent: string | null;
+}
+
+/** What a suspended run waits for (§15.2). */
+export interface SessionDecision {
+  readonly id: string;
+  /** `approval`: of a tool call. `tool`: its output, from a tool that a client runs. */
+  readonly kind: "approval" | "tool";
+  readonly run: string;
+  readonly messageId: string;
+  readonly toolCallId: string;
+  readonly tool: string;
+  readonly input: unknown;
+  /** Who decides needs one of them. Null: whoever the server's policy lets. */
+  readonly roles: readonly string[] | null;
+  readonly createdAt: number;
+  readonly expiresAt: number | null;
+  /** Null while it is pending. */
+  readonly outcome: "approved" | "denied" | "output" | "error" | "expired" | "superseded" | null;
+  readonly value: unknown;
+  readonly by: string | null;
+  readonly at: number | null;
 }
 
 /** One connection to the session (§8.11). */
@@ -82,13 +118,17 @@ export interface Content {
   readonly messages: readonly SessionMessage[];
   /** The newest, oldest first. */
   readonly runs: readonly SessionRun[];
-  /** Those that have not ended, oldest first, without spawned ones: what is being written in `messages`. */
+  /** Those that have not ended, as the conversation has them, without spawned ones: what is written in `messages`. */
   readonly activeRuns: readonly SessionRun[];
   /** What other agents say beside the replies, oldest first, at most the newest 50. */
   readonly spawned: readonly SpawnedMessage[];
+  /** Oldest first. */
+  readonly notes: readonly SessionNote[];
   readonly readers: readonly SessionReader[];
   /** Where those messages that have siblings stand among them: versions of the same question, answers to the same one. */
   readonly branches: Branches;
+  /** Those that are pending, oldest first. */
+  readonly decisions: readonly SessionDecision[];
   /** Of messages that have annotations: by message id, then by type (§19.3). */
   readonly annotations: Annotations;
   /** There are messages before the first one: `loadOlder`. */
@@ -108,14 +148,16 @@ export interface View {
   clear(): void;
 }
 
-/** The newest run that writes a message which is shown: others may be writing on another branch. */
-export const runShown = ({ activeRuns, messages }: Content): SessionRun | undefined =>
-  activeRuns.filter(({ messageId }) => messages.some(({ id }) => id === messageId)).at(-1);
+/** The active runs whose message is shown, the current one first: others may be writing on another branch. */
+export const runsShown = ({ activeRuns, messages }: Content): SessionRun[] =>
+  activeRuns.filter(({ messageId }) => messages.some(({ id }) => id === messageId));
 
-/** The chunks of a run, from its first one. */
+/** The chunks of a run, from its first one. Those of a run that goes on with a message begin with what was decided. */
 export interface RunReply {
   readonly messageId: string;
   readonly chunks: readonly Chunk[];
+  /** The message was begun by another run. */
+  readonly goesOn: boolean;
   /** The event that ended it, if that has come. */
   readonly end: SessionEvent | undefined;
 }
@@ -143,9 +185,10 @@ export interface Older {
 
 interface Snapshot extends Older {
   session: SessionInfo;
-  active: { run: string; messageId: string; chunks: Chunk[] }[];
+  active: { run: string; messageId: string; chunks: Chunk[]; continues?: true; notes?: SessionEvent[] }[];
   runs: SessionRun[];
   readers: SessionReader[];
+  decisions: SessionDecision[];
   annotations: Annotations;
   spawned?: SpawnedMessage[];
 }
@@ -165,7 +208,9 @@ export function createView(isPartial = false): View {
   let path: Entry[] = [];
   let runs: readonly SessionRun[] = [];
   let activeRuns: readonly SessionRun[] = [];
+  let notes: readonly SessionNote[] = [];
   let readers: readonly SessionReader[] = [];
+  let decisions: readonly SessionDecision[] = [];
   let annotations: Annotations = {};
   let before: string | null = null;
   let beside: { entry: Entry; about: Omit<SpawnedMessage, "message"> }[] = [];
@@ -176,6 +221,8 @@ export function createView(isPartial = false): View {
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
+  /** What was decided since the run that asked for it was suspended. */
+  const decided = new Map<string, Chunk[]>();
 
   return {
     apply,
@@ -193,16 +240,21 @@ export function createView(isPartial = false): View {
         branches = Object.fromEntries(placed.map(({ message, branch }) => [message.id, branch as Branch]));
       const spawned = beside.map(
         ({ entry: { message }, about }) =>
-          shownBeside.find((one) => one.message === message) ?? { ...about, message },
+          shownBeside.find((one) => one.message === message && one.run === about.run) ?? {
+            ...about,
+            message,
+          },
       );
       if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
         shownBeside = spawned;
-      const rest = { runs, activeRuns, readers, branches, annotations, hasOlder: before !== null };
-      return { info, messages: shown, spawned: shownBeside, ...rest };
+      const rest = { runs, activeRuns, notes, readers, branches, decisions, annotations };
+      return { info, messages: shown, spawned: shownBeside, hasOlder: before !== null, ...rest };
     },
     reply(run) {
       const reply = replies.get(run);
-      return reply && { messageId: reply.message.id, chunks: [...reply.chunks], end: ends.get(run) };
+      if (reply === undefined) return undefined;
+      const { message, chunks, goesOn } = reply;
+      return { messageId: message.id, chunks: [...chunks], goesOn, end: ends.get(run) };
     },
     get before() {
       return before;
@@ -217,8 +269,10 @@ export function createView(isPartial = false): View {
       info = before = null;
       path = [];
       beside = [];
+      notes = [];
       take([]);
       readers = [];
+      decisions = [];
       annotations = {};
     },
   };
@@ -233,14 +287,15 @@ export function createView(isPartial = false): View {
         readers = event.readers as SessionReader[];
         return;
       case "session-changed": {
-        const { title = null, archived = false } = event as Partial<SessionInfo>;
-        note({ title, archived, updatedAt: event.at as number });
+        const { title = null, archived = false, submit = null } = event as Partial<SessionInfo>;
+        note({ title, archived, submit, updatedAt: event.at as number });
         return;
       }
       case "message-created": {
         const { message_id: id, role, parts, metadata } = event;
         const message = { id, role, parts, ...(metadata !== undefined && { metadata }) } as SessionMessage;
         append(event, { version: event.message as string, message });
+        settle(({ id }) => id === message.id);
         if (role === "user" && info?.title === null) note({ title: titleOf(message) });
         return;
       }
@@ -268,10 +323,17 @@ export function createView(isPartial = false): View {
       case "run-queued": {
         const { message, message_id: messageId, agent, at } = event as Record<string, string>;
         const { spawned = false, parent_run: parentRun = null } = event;
-        const reply = createReply(messageId as string);
-        const entry = entryOf(message as string, reply);
-        if (spawned) putBeside(event, entry);
-        else append(event, entry);
+        const base = find(message);
+        const goesOn = parentRun !== null && !spawned;
+        const reply = createReply(messageId as string, base?.message ?? (goesOn ? null : undefined));
+        const entry = entryOf(message as string, reply, base?.branch);
+        if (base !== undefined) put(entry, run);
+        else if (spawned) putBeside(event, entry);
+        // Else it is of a page that is not here, or on another branch, which is not shown because of that.
+        else if (!goesOn || isPartial) append(event, entry);
+        // They are in the message already, and say the same twice.
+        reply.push(decided.get(parentRun as string) ?? []);
+        decided.delete(parentRun as string);
         replies.set(run, reply);
         const queued = { id: run, messageId, agent, spawned, parentRun, createdAt: at, status: "queued" };
         const unended = { reason: null, error: null, endedAt: null };
@@ -283,6 +345,12 @@ export function createView(isPartial = false): View {
         return;
       case "appended":
         known(run).push(event.chunks as Chunk[]);
+        for (const { type, id } of event.chunks as Chunk[]) {
+          if (type === STEERING) settle((one) => one.id === id);
+        }
+        return;
+      case "steered":
+        notes = [...notes, noteOf(run, event)];
         return;
       case "message-reset":
         known(run).reset();
@@ -292,11 +360,40 @@ export function createView(isPartial = false): View {
         change(run, { status, reason, error, endedAt } as Partial<SessionRun>);
         note({ updatedAt: endedAt as number });
         known(run);
+        // Those that become messages do so next.
+        settle((one) => one.run === run);
         ends.set(run, event);
         for (const old of [...ends.keys()].slice(0, -MOST_ENDED)) {
           ends.delete(old);
           replies.delete(old);
         }
+        return;
+      }
+      case "decision-requested": {
+        const {
+          decision: id,
+          message_id: messageId,
+          tool_call: toolCallId,
+          expires_at: expiresAt = null,
+        } = event;
+        const { kind, tool, input = null, roles = null, at: createdAt } = event;
+        const asked = { id, kind, run, messageId, toolCallId, tool, input, roles, createdAt, expiresAt };
+        const open = { outcome: null, value: null, by: null, at: null };
+        decisions = [...decisions, { ...asked, ...open } as SessionDecision];
+        return;
+      }
+      case "decision-made": {
+        decisions = decisions.filter(({ id }) => id !== event.decision);
+        const asked = event.asked_by as string;
+        const chunks = event.chunks as Chunk[];
+        decided.set(asked, [...(decided.get(asked) ?? []), ...chunks]);
+        for (const old of [...decided.keys()].slice(0, -MOST_ENDED)) decided.delete(old);
+        const entry = find(event.message);
+        // It is of a page that is not here, or on another branch.
+        if (entry === undefined) return;
+        const fold = createFold(entry.message.id, entry.message);
+        for (const chunk of chunks) fold.push(chunk);
+        put({ ...entry, message: fold.message });
         return;
       }
       case "annotated":
@@ -317,11 +414,13 @@ export function createView(isPartial = false): View {
     info = session;
     take(rest.runs);
     readers = rest.readers;
+    decisions = rest.decisions ?? [];
     annotations = rest.annotations;
     before = isPartial ? null : page.before;
     const writing = new Map<string, Reply>();
-    for (const { run, messageId, chunks } of active) {
-      const reply = createReply(messageId);
+    notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));
+    for (const { run, messageId, chunks, continues } of active) {
+      const reply = createReply(messageId, continues && null);
       reply.push(chunks);
       replies.set(run, reply);
       writing.set(messageId, reply);
@@ -338,8 +437,7 @@ export function createView(isPartial = false): View {
   }
 
   function putBeside({ run, agent, parent: version }: SessionEvent, entry: Entry): void {
-    const known = [...path, ...beside.map((one) => one.entry)];
-    const parent = known.find((one) => one.version === version)?.message.id ?? null;
+    const parent = find(version)?.message.id ?? null;
     beside = [...beside, { entry, about: { run, agent, parent } as SpawnedMessage }].slice(-MOST_SPAWNED);
   }
 
@@ -373,18 +471,34 @@ export function createView(isPartial = false): View {
     });
     const { [id]: _, ...others } = annotations;
     annotations = others;
+    if (decisions.some(({ messageId }) => messageId === id))
+      decisions = decisions.filter(({ messageId }) => messageId !== id);
     const index = path.findIndex((entry) => entry.version === version);
     // What is shown instead of the last one, and where the page begins then, only the server knows.
     if (index >= 0 && (index === path.length - 1 || (index === 0 && before !== null)))
       throw new StrandlineResyncError();
     path = path.map((entry) => {
-      if (entry.version === version) return { ...entry, isDeleted: true };
+      if (entry.version === version) return { version, message: entry.message, isDeleted: true };
       if (entry.branch === undefined) return entry;
       const branch = shrunk(entry.branch, version);
       if (branch === undefined) throw new StrandlineResyncError();
       if (branch.count === entry.branch.count) return entry;
       return withBranch(entry, branch.count > 1 ? branch : undefined);
     });
+  }
+
+  function find(version: unknown): Entry | undefined {
+    return [...path, ...beside.map((one) => one.entry)].find((one) => one.version === version);
+  }
+
+  /** In place of what was there of this version. `run`: the one that writes it from now on. */
+  function put(entry: Entry, run?: string): void {
+    path = path.map((one) => (one.version === entry.version ? entry : one));
+    beside = beside.map((one) =>
+      one.entry.version === entry.version
+        ? { entry, about: { ...one.about, ...(run !== undefined && { run }) } }
+        : one,
+    );
   }
 
   function note(fields: Partial<SessionInfo>): void {
@@ -397,8 +511,21 @@ export function createView(isPartial = false): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    activeRuns = runs.filter(({ status, spawned }) => ACTIVE.has(status) && !spawned);
-    note({ activeRun: activeRuns.at(-1)?.id ?? null });
+    activeRuns = runs
+      .filter(({ status, spawned }) => ACTIVE.has(status) && !spawned)
+      .sort((one, other) => begun(one.id) - begun(other.id));
+    note({ activeRun: activeRuns[0]?.id ?? null });
+  }
+
+  /** A run that goes on with a message stands where the one that began it does, before what was queued meanwhile. */
+  function begun(run: string): number {
+    const index = runs.findIndex(({ id }) => id === run);
+    const { parentRun, spawned } = runs[index] ?? {};
+    return parentRun && !spawned ? begun(parentRun) : index;
+  }
+
+  function settle(isSettled: (one: SessionNote) => boolean): void {
+    if (notes.some(isSettled)) notes = notes.filter((one) => !isSettled(one));
   }
 
   function known(run: string): Reply {
@@ -410,8 +537,12 @@ export function createView(isPartial = false): View {
   function forget(): void {
     replies.clear();
     ends.clear();
+    decided.clear();
   }
 }
+
+const noteOf = (run: string, { message_id: id, by, at, parts, metadata }: SessionEvent): SessionNote =>
+  ({ id, run, by, at, parts, ...(metadata !== undefined && { metadata }) }) as SessionNote;
 
 const entryOf = (version: string, reply: Reply, branch?: Branch): Entry => ({
   version,

@@ -11,6 +11,8 @@
     ├── Forbidden                      403
     ├── NotFound                       404 unknown, or somebody else's: they look alike
     ├── Conflict                       409 the store has decided otherwise
+    │   ├── AlreadyDecided             409 with the decision that was recorded
+    │   ├── Busy                       409 a reply is being written, and the policy is to refuse
     │   └── ContinuationUnsupported    409
     ├── TooMany                        429 a limit was reached
     ├── Unavailable                    503 try again
@@ -113,10 +115,29 @@ class Conflict(StrandlineError):
     code, status, title = "conflict", 409, "This contradicts what is already recorded"
 
 
-class ContinuationUnsupported(Conflict):
-    """A continuation (tool output, approval) was recognised, but is not supported yet."""
+class AlreadyDecided(Conflict):
+    """Somebody else has decided, or nobody in time. The problem document has what was recorded (PROTOCOL §15.4)."""
 
-    code, title = "continuation-unsupported", "Continuing a reply is not supported yet"
+    code, title = "already-decided", "This was decided already"
+
+    def __init__(self, detail: str, *, decision: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail, members=None if decision is None else {"decision": decision})
+
+
+class ContinuationUnsupported(Conflict):
+    """The end of a conversation that is not one of the forms in which a reply can be continued."""
+
+    code, title = "continuation-unsupported", "A reply cannot be continued like this"
+
+
+class Busy(Conflict):
+    """A reply is being written and the message may not interrupt it, wait or be told to it. ``run`` is that reply's, as
+    history answers tell it."""
+
+    code, title = "busy", "A reply is being written"
+
+    def __init__(self, detail: str, run: Mapping[str, Any]) -> None:
+        super().__init__(detail, members={"activeRun": run})
 
 
 class TooMany(StrandlineError):

@@ -19,6 +19,7 @@ PREFIX = "STRANDLINE_"
 AiSdkVersion = Literal[5, 6, 7]
 Durability = Literal["full", "normal"]
 Collector = Literal["calm", "untouched"]
+Submit = Literal["interrupt", "queue", "reject", "steer", "concurrent"]
 
 
 def _seconds(default: float, low: float, high: float, text: str) -> Any:
@@ -174,6 +175,21 @@ class Settings:
     )
     max_active_runs: int = _count(
         1000, 1, 100000, "Most runs that may be active at a time. One more is answered 429.", "runs"
+    )
+
+    submit: Submit = dataclasses.field(
+        default="interrupt",
+        metadata={
+            "choices": ("interrupt", "queue", "reject", "steer", "concurrent"),
+            "text": "What happens to a message that comes while a reply is being written, where neither the message nor"
+            " its session says.",
+        },
+    )
+    max_queued: int = _count(
+        20, 1, 10000, "Most runs of one session that may wait for their turn. One more is answered 429.", "runs"
+    )
+    max_concurrent: int = _count(
+        16, 1, 10000, "Most runs of one session that may be running at a time. One more is answered 429.", "runs"
     )
 
     def __post_init__(self) -> None:

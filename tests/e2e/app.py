@@ -9,8 +9,13 @@ come out of an async generator that the agent returns, as a model's stream would
 ``replace after M ms`` and ``step again after M ms`` come to the same words by ``run.replace`` and ``run.reset_step``.
 The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed;
 called again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
+``attend N every M ms`` counts like that and says what it is told in between: ``1 2 (faster) 3``.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
+
+``ask approval`` asks whether it may ``refund``, ``ask tool`` has a client ``locate``, ``ask both`` does both; with
+``within M ms`` there is no longer to decide; ``politely`` says something first. When it is decided the agent gives an approved call its output, says how
+everything was decided, a word every 20 ms, and with ``ask twice`` asks once more.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ RESTART = re.compile(r"restart after (\d+) ms")
 REPLACE = re.compile(r"replace after (\d+) ms")
 STEP = re.compile(r"step again after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
+ATTEND = re.compile(r"attend (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
+ASK = re.compile(r"ask (approval|tool|both|twice)( politely)?(?: within (\d+) ms)?")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
 
@@ -56,6 +63,15 @@ async def relayed(run: Run, to: int, pause: float) -> AsyncIterator[str]:
             await asyncio.sleep(pause)
     finally:
         record("provider-closed", run, given=given, whole=given == to)
+
+
+async def attended(run: Run, to: int, pause: float) -> None:
+    """Counting, with an ear for what it is told."""
+    for number in range(1, to + 1):
+        for note in run.take_steering():
+            await run.text(f"({note.text}) ")
+        await run.text(f"{number} ")
+        await asyncio.sleep(pause)
 
 
 async def restarted(run: Run, pause: float) -> None:
@@ -92,21 +108,47 @@ async def performed(run: Run, script: list[dict[str, Any]]) -> None:
         await asyncio.sleep(act["pause"] / 1000)
 
 
+async def asked(run: Run, what: str, within: float | None) -> None:
+    for decision in run.decisions:
+        if decision.approved:
+            await run.tool_result(decision.tool_call, {"refunded": decision.input["amount"]})
+    said = [f"{each.tool}: {json.dumps(each.output) if each.kind == 'tool' else each.outcome}" for each in run.decisions]
+    for word in " ".join(said).split():
+        await run.text(f"{word} ")
+        await asyncio.sleep(0.02)
+    rounds = sum(part["type"] == "tool-refund" for message in run.messages[1:] for part in message["parts"])
+    if run.decisions and not (what == "twice" and rounds == 1):
+        return
+    if what != "tool":
+        await run.request_approval("refund", {"order": 42, "amount": 9.5}, expires_in=within)
+    if what in ("tool", "both"):
+        await run.call_client_tool("locate", {"precise": True}, expires_in=within)
+
+
 @chat.agent
 async def reply(run: Run) -> AsyncIterator[str] | None:
     record("called", run)
-    asked = "".join(part.get("text", "") for part in run.messages[-1]["parts"])
-    if (match := RELAY.fullmatch(asked)) is not None:
+    last = next(message for message in reversed(run.messages) if message["role"] == "user")
+    text = "".join(part.get("text", "") for part in last["parts"])
+    if (match := RELAY.fullmatch(text)) is not None:
         return relayed(run, int(match[1]), int(match[2]) / 1000)
     try:
-        if (match := RESTART.fullmatch(asked)) is not None:
+        if (match := RESTART.fullmatch(text)) is not None:
             await restarted(run, int(match[1]) / 1000)
         elif (match := REPLACE.fullmatch(asked)) is not None:
             await replaced(run, int(match[1]) / 1000)
         elif (match := STEP.fullmatch(asked)) is not None:
             await stepped(run, int(match[1]) / 1000)
+        elif (match := ATTEND.fullmatch(asked)) is not None:
+            await attended(run, int(match[1]), int(match[2]) / 1000)
         elif (match := PERFORM.fullmatch(asked)) is not None:
+        elif (match := PERFORM.fullmatch(text)) is not None:
             await performed(run, scripts[match[1]])
+        elif (match := ASK.fullmatch(text)) is not None:
+            if match[2] and not run.decisions:
+                await run.reasoning("Will they? ")
+                await run.text("Please. ")
+            await asked(run, match[1], int(match[3]) / 1000 if match[3] else None)
         else:
             await demo_agent(run)
     finally:

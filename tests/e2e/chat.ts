@@ -35,12 +35,30 @@ interface AnyChat {
   readonly status: Status;
   readonly error: Error | undefined;
   messages: Message[];
-  sendMessage(message: { text: string; messageId?: string }): Promise<void>;
+  sendMessage(message?: { text: string; messageId?: string }): Promise<void>;
+  addToolApprovalResponse(answer: { id: string; approved: boolean; reason?: string }): Promise<void>;
+  addToolOutput(answer: ToolOutput): Promise<void>;
   regenerate(options?: { messageId?: string }): Promise<void>;
   resumeStream(): Promise<void>;
   stop(): Promise<void>;
   clearError(): void;
 }
+
+type ToolOutput = { tool: string; toolCallId: string } & (
+  | { output: unknown }
+  | { state: "output-error"; errorText: string }
+);
+
+/** Sends answers by itself when everything is answered, as applications do. */
+const whenAnswered = {
+  5: ai5.lastAssistantMessageIsCompleteWithToolCalls,
+  6: (chat: { messages: ai6.UIMessage[] }) =>
+    ai6.lastAssistantMessageIsCompleteWithToolCalls(chat) ||
+    ai6.lastAssistantMessageIsCompleteWithApprovalResponses(chat),
+  7: (chat: { messages: ai7.UIMessage[] }) =>
+    ai7.lastAssistantMessageIsCompleteWithToolCalls(chat) ||
+    ai7.lastAssistantMessageIsCompleteWithApprovalResponses(chat),
+};
 
 /** The state of a chat that shows nothing; remembers every status, and every text of an assistant that was visible. */
 class State {
@@ -118,6 +136,7 @@ export class Client {
       id,
       state: this.state,
       transport: this.ours ?? stock(major, api, headers),
+      sendAutomaticallyWhen: whenAnswered[major],
       onFinish: (finish: Finish) => void this.finishes.push(finish),
       onError: (error: Error) => void this.errors.push(error),
     };

@@ -18,6 +18,8 @@ export interface TanStackOptions {
   thread: string;
   /** Between two attempts of the stock connection; its own default is 250. */
   delayMs?: number;
+  /** Of the stock connection. */
+  headers?: Record<string, string>;
   pageSize?: number;
   /** With our connection, and these options. */
   ours?: Partial<StrandlineConnectionOptions & InternalOptions>;
@@ -62,7 +64,12 @@ export class TanStackPage {
         ...options.ours,
       });
     const shared = {
-      connection: this.ours ?? fetchServerSentEvents(url, { reconnect: { delayMs: options.delayMs ?? 5 } }),
+      connection:
+        this.ours ??
+        fetchServerSentEvents(url, {
+          reconnect: { delayMs: options.delayMs ?? 5 },
+          headers: options.headers ?? {},
+        }),
       threadId,
       onError: (error: Error) => void this.errors.push(error),
       onStatusChange: (status: ChatClientState) => void this.statuses.push(status),

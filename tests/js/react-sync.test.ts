@@ -72,7 +72,14 @@ function view(
   // What is being written is part of the session from its first moment.
   const known = new Set(messages.map(({ id }) => id));
   for (const id of writing) if (!known.has(id)) marked.push(reply(id, ""));
-  return { id: "s1", status: "live", messages: marked, activeRuns, cursor } as unknown as SessionView;
+  return {
+    id: "s1",
+    status: "live",
+    messages: marked,
+    activeRuns,
+    decisions: [],
+    cursor,
+  } as unknown as SessionView;
 }
 
 const settle = async () => {
@@ -100,6 +107,29 @@ describe("a chat that streams nothing", () => {
     page.see([...messages]);
     expect(page.puts.length).toBe(1);
   });
+
+  test.each(["approval-responded", "output-available", "output-error"])(
+    "keeps what its user has just answered (%s) until the session has an answer",
+    (state) => {
+      const part = (now: string) => ({
+        ...reply("m1"),
+        parts: [{ type: "tool-x", toolCallId: "k", state: now }],
+      });
+      const asked = [user("u1"), part("approval-requested")];
+      page.see(asked);
+      page.view = {
+        ...page.view,
+        decisions: [{ messageId: "m1", toolCallId: "k" }],
+      } as unknown as SessionView;
+      page.render();
+      const mine = part(state);
+      page.messages = [user("u1"), mine];
+      page.render();
+      expect(page.messages[1]).toBe(mine);
+      page.see([user("u1"), part("output-denied")]);
+      expect(page.messages[1]).toMatchObject({ parts: [{ state: "output-denied" }] });
+    },
+  );
 
   test("takes the session's words for its own when they differ", () => {
     page.messages = [user("u1"), reply("m1", "half")];

@@ -231,6 +231,10 @@ class Rig(Client):
         session = await self.sessions.find(chat)
         await until(lambda: not session.live)
 
+    async def ended_run(self, run: str, chat: str = "c") -> None:
+        session = await self.sessions.find(chat)
+        await until(lambda: run not in session.live)
+
     async def go_cold(self, chat: str = "c") -> None:
         """Make the session leave memory, so that everything is read from the store."""
         await self.clock.jump(self.chat.settings.segment_age + 1)

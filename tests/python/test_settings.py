@@ -52,6 +52,9 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "collector": "calm",
         "lock_wait": 5.0,
         "max_active_runs": 1000,
+        "submit": "interrupt",
+        "max_queued": 20,
+        "max_concurrent": 16,
     }
 
 

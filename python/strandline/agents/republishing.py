@@ -89,6 +89,7 @@ class Republisher(Writer):
 
         def begin_again() -> None:
             self._fold = fold
+            self._asked.clear()
             self._renamed.clear()
             self._open = self._finish_reason = None
             self._tools_answered = self._own_steps = False

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 
 import orjson
 
+from strandline.agents.decision import Decision, made, terms
 from strandline.agents.prompt import prompt
 from strandline.agents.republishing import Republisher
 from strandline.agents.spawning import Spawned, Spawner
+from strandline.agents.steering import Steered
 from strandline.agents.writing import aclose
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.coalesce import PROGRESS
@@ -27,7 +29,7 @@ from strandline.settings import Settings
 _T = TypeVar("_T")
 
 
-class Run(Republisher):
+class Run(Republisher, Steered):
     """One execution of an agent. All methods that add content are coroutines; they wait when the store is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended (it was
@@ -93,6 +95,19 @@ class Run(Republisher):
         return prompt(self._context)
 
     @property
+    def decisions(self) -> list[Decision]:
+        """What was decided since this agent asked for it, when it is called again to go on with its message; else
+        empty. ``messages`` then ends with that message."""
+        if self._live.base is None:
+            return []
+        records = self._session.state.decisions.values()
+        return made((each for each in records if each.run == self._record.parent_run), self._live.base)
+
+    def decided(self, tool_call: str) -> Decision | None:
+        """The decision about this tool call, if there is one in ``decisions``."""
+        return next((each for each in self.decisions if each.tool_call == tool_call), None)
+
+    @property
     def cancelled(self) -> bool:
         """True once the run has ended for any reason. For agents that run in a thread and want to look."""
         return self._live.over
@@ -145,6 +160,51 @@ class Run(Republisher):
         else:
             await self.append({"type": "tool-output-available", "toolCallId": call, "output": output})
         self._tools_answered = True
+
+    async def request_approval(
+        self,
+        name: str,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        roles: Iterable[str] | None = None,
+        expires_in: float | None = None,
+        reason: str | None = None,
+    ) -> str:
+        """Show a tool call that somebody has to approve; returns its id (``id``: the tool call's). It does not wait:
+        when the agent returns, the run is suspended, and the agent is called again when all that it asked for is
+        decided (``decisions``). An approved call then gets its ``tool_result`` from the agent.
+
+        roles: who may decide has one of them; expires_in: seconds from the end of this run; reason: shown to who is
+        asked.
+        """
+        asked = terms(roles, expires_in)
+        call = await self.tool_call(name, input, id=id)
+        self._asked[call] = asked
+        request = {"type": "tool-approval-request", "approvalId": self._sessions.clock.mint("approval")}
+        why = {} if reason is None else {"reason": reason}
+        await self.append({**request, "toolCallId": call, **why})
+        return call
+
+    async def call_client_tool(
+        self,
+        name: str,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        roles: Iterable[str] | None = None,
+        expires_in: float | None = None,
+    ) -> str:
+        """Show a call of a tool that a client runs; returns its id. The output comes as with ``request_approval``."""
+        asked = terms(roles, expires_in)
+        call = await self.tool_call(name, input, id=id or self._sessions.clock.mint("call"))
+        self._asked[call] = asked
+        return call
+
+    def client_tools(self, *names: str, roles: Iterable[str] | None = None, expires_in: float | None = None) -> None:
+        """Calls of these tools that are left without output are for a client to run, however they were added: what a
+        library's stream says of a tool is the same for both kinds."""
+        self._client_tools |= dict.fromkeys(names, terms(roles, expires_in))
 
     async def data(self, name: str, value: Any, *, id: str | None = None, transient: bool = False) -> None:
         """Add a data part ``data-<name>``. With ``id`` a later one replaces it; ``transient`` ones are only passed on

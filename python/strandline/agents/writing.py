@@ -7,13 +7,16 @@ its way to the store, so that a bad chunk raises in the agent and never reaches 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from strandline.core.chunks import ChunkInvalid, check, has_lone_surrogate
 from strandline.core.coalesce import PROGRESS
+from strandline.core.decisions import APPROVAL, CLIENT_TOOL, Awaited
 from strandline.core.events import Chunk
+from strandline.core.ids import InvalidId, check_id
 from strandline.core.message import FoldError
 from strandline.core.parts import Text, Tool
 from strandline.core.portable import portable
@@ -27,6 +30,14 @@ from strandline.settings import Settings
 
 _TERMINAL = frozenset({"finish", "abort", "error"})
 _PARTS = {"text-start": "text", "reasoning-start": "reasoning"}
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Who may decide (None: whoever the policy lets), and within how many seconds after the run was suspended."""
+
+    roles: tuple[str, ...] | None = None
+    expires_in: float | None = None
 
 
 class Writer:
@@ -49,6 +60,8 @@ class Writer:
         self._context = context
         # What the message says already, where another run or an earlier process has begun it.
         self._fold = live.fold.fork()
+        self._asked: dict[str, Terms] = {}
+        self._client_tools: dict[str, Terms] = {}
         self._renamed: dict[tuple[str, str], str] = {}
         self._minted = 0
         self._since_pause = 0
@@ -61,6 +74,8 @@ class Writer:
         self._ending: Ending | None = None
         self._closed = False
         self._held: asyncio.Event | None = None
+        self._taken: set[str] = set()
+        self._loop = asyncio.get_running_loop()
 
     async def append(self, chunk: Chunk) -> None:
         """Add one AI SDK ``UIMessageChunk`` (ai@7.0.173). ``start``, ``finish``, ``abort`` and ``error`` belong to the
@@ -247,9 +262,37 @@ class Writer:
         self._closed = True
         if self._ending is not None:
             return self._ending
+        awaits = self._awaited()
+        if awaits:
+            reason = "awaiting-decisions"
+            return Ending(Status.SUSPENDED, reason, None, "tool-calls", self._usage, after_pending=True, awaits=awaits)
         return Ending(
             Status.COMPLETED, "completed", None, self._finish_reason or "stop", self._usage, after_pending=True
         )
+
+    def _awaited(self) -> tuple[Awaited, ...]:
+        """The calls that somebody has to decide about: those with an open approval, and those of tools that a client
+        runs, which have no output."""
+        found = []
+        for tool in self._fold.unfinished_tools:
+            approval, asked = tool.fields.get("approval", {}), self._asked.get(tool.id)
+            if tool.state == "approval-requested" and not approval.get("isAutomatic"):
+                found.append(self._await(tool.id, APPROVAL, str(approval["id"]), asked or Terms()))
+            elif tool.state == "input-available" and not tool.fields.get("providerExecuted"):
+                terms = asked or self._client_tools.get(tool.name)
+                if terms is not None:
+                    found.append(self._await(tool.id, CLIENT_TOOL, tool.id, terms))
+        return tuple(found)
+
+    def _await(self, tool_call: str, kind: str, wanted: str, terms: Terms) -> Awaited:
+        clock, expires_at = self._sessions.clock, None
+        if terms.expires_in is not None:
+            expires_at = clock.now() + round(terms.expires_in * 1000)
+        try:
+            decision = check_id(wanted, "decision")
+        except InvalidId:  # of a library; no path could have it
+            decision = clock.mint("decision")
+        return Awaited(tool_call, kind, decision, terms.roles, expires_at)
 
     def give_up(self) -> None:
         """The agent has failed: nothing that it may have left running can add to the message any more."""

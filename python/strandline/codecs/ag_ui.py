@@ -12,18 +12,28 @@ came in, which is what makes a cursor mean something.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import orjson
 
 from strandline.codecs.ag_ui_chunks import Events, Translator, recap
+from strandline.codecs.ag_ui_names import call_id
 from strandline.codecs.ai_sdk import LOST_TEXT
-from strandline.core.events import Appended, Event, MessageCreated, MessageReset, RunEnded, RunQueued
+from strandline.core.decisions import APPROVAL
+from strandline.core.events import (
+    Appended,
+    DecisionMade,
+    DecisionRequested,
+    Event,
+    MessageCreated,
+    MessageReset,
+    RunEnded,
+    RunQueued,
+)
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
-from strandline.core.partial_json import ABSENT
-from strandline.core.records import RunRecord
+from strandline.core.records import DecisionRecord, MessageRecord, RunRecord
 from strandline.core.run import Status
 
 PROTOCOL_VERSION = "1.0"
@@ -51,21 +61,40 @@ def error_frame(code: str, text: str) -> bytes:
     return frame({"type": "RUN_ERROR", "message": text, "code": code})
 
 
+def told(thread: str, run: str, receipt: Mapping[str, str]) -> bytes:
+    """The answer to a message that was told to an agent which is running (PROTOCOL §14.4): a run of no content, which
+    is in no log. ``run`` is the id that the client gave the run it asked for."""
+    about = {"threadId": thread, "runId": run}
+    done = {"outcome": {"type": "success"}, "metadata": {"tanstack": {"finishReason": "stop"}}}
+    events: Events = [
+        {"type": "RUN_STARTED", **about, "protocolVersion": PROTOCOL_VERSION},
+        {"type": "CUSTOM", "name": "strandline-steered", "value": receipt},
+        {"type": "RUN_FINISHED", **about, **done},
+    ]
+    return b"".join(frame(event) for event in events)
+
+
 RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open stream cannot show. Load it again.")
 
 
 class Encoder:
     """The frames of one run of the session ``thread``. Give it every event of the run, in order, once.
 
-    ``recap``: after an event that ends open streams (``RESYNC_FRAME`` is its last frame), the events that say the whole
-    message up to and including it; else None.
+    ``base``: what the message says that a continuation goes on with, and ``decided`` the ids of the tool calls of it
+    that were decided. ``recap``: after the event that queues a continuation, and after one that ends open streams
+    (``RESYNC_FRAME`` is its last frame), the events that say the whole message up to and including it; else None.
     """
 
-    def __init__(self, thread: str, wire_id: WireId) -> None:
+    def __init__(
+        self, thread: str, wire_id: WireId, base: FoldState | None = None, decided: Collection[str] = ()
+    ) -> None:
         self._thread = thread
         self._wire_id = wire_id
+        self._base = base
+        self._decided = decided
         self._started: dict[str, Any] = {}
         self._translator = Translator("")
+        self._asked: list[DecisionRequested] = []
         self.recap: Events | None = None
 
     def frames(self, epoch: str, seq: int, event: Event, known: tuple[bytes, ...] | None = None) -> tuple[bytes, ...]:
@@ -77,22 +106,40 @@ class Encoder:
         return (*made, RESYNC_FRAME) if resync else tuple(made)
 
     def _events(self, event: Event) -> tuple[Events, bool]:
+        self.recap = None
         match event:
             case RunQueued():
-                self._translator = Translator(event.message_id)
                 self._started = started(self._thread, event, self._wire_id)
-                return [self._started], False
+                said = self._begin(event.message_id)
+                if self._base is None:
+                    return [self._started], False
+                self.recap = [self._started, *said]
+                wires = {self._translator.wire_call(tool_call) for tool_call in self._decided}
+                results = [each for each in said if each["type"] == "TOOL_CALL_RESULT" and each["toolCallId"] in wires]
+                return [self._started, *results], False
             case Appended(chunks=chunks):
                 return self._appended(chunks)
             case MessageReset(message_id=message_id):
                 self._translator = Translator(message_id)
                 self._renew()
                 return [], True
+            case DecisionRequested():
+                self._asked.append(event)
+                return [], False
             case RunEnded():
-                end = terminal(self._thread, event, self._translator)
+                waiting = [interrupt(each, self._translator.wire_call(each.tool_call)) for each in self._asked]
+                end = terminal(self._thread, event, waiting)
                 return [*self._translator.finish(), end], False
             case _:
                 return [], False
+
+    def _begin(self, message_id: str) -> Events:
+        """Whatever the message says before this run adds to it."""
+        if self._base is None:
+            self._translator = Translator(message_id)
+            return []
+        self._translator, said = recap(message_id, self._base)
+        return said
 
     def _appended(self, chunks: tuple[Mapping[str, Any], ...]) -> tuple[Events, bool]:
         translator = self._translator
@@ -141,12 +188,18 @@ def changed_frames(epoch: str, seq: int) -> tuple[bytes, ...]:
     return (frame({"type": "CUSTOM", "name": CHANGED, "value": {"seq": seq}}, Cursor(epoch, seq, 1)),)
 
 
+def decision_frames(epoch: str, seq: int, event: DecisionMade) -> tuple[bytes, ...]:
+    """A decision on the live thread (PROTOCOL §11.13), where it may be all that happens."""
+    value = {"id": event.decision, "outcome": event.outcome, "runId": event.asked_by, "messageId": event.message_id}
+    return (frame({"type": "CUSTOM", "name": "decision-made", "value": value}, Cursor(epoch, seq, 1)),)
+
+
 def _named(version: str | None, wire_id: WireId) -> str | None:
     return None if version is None else wire_id(version)
 
 
-def terminal(thread: str, end: RunEnded | RunRecord, translator: Translator) -> dict[str, Any]:
-    """The last event of a run (PROTOCOL §11.4)."""
+def terminal(thread: str, end: RunEnded | RunRecord, interrupts: Events) -> dict[str, Any]:
+    """The last event of a run (PROTOCOL §11.4); ``interrupts`` is what a suspended one waits for."""
     run = end.run if isinstance(end, RunEnded) else end.id
     usage = _usage(end.usage)
     ended = {"status": end.status.value, **({"reason": end.reason} if end.reason is not None else {})}
@@ -167,11 +220,19 @@ def terminal(thread: str, end: RunEnded | RunRecord, translator: Translator) -> 
         case Status.STOPPED:
             outcome: dict[str, Any] = {"type": "cancelled"}
         case Status.SUSPENDED:
-            outcome = {"type": "interrupt", "interrupts": _interrupts(run, translator)}
+            outcome = {"type": "interrupt", "interrupts": interrupts or [{"id": run, "reason": "suspended"}]}
         case _:
             outcome = {"type": "success"}
     metadata = {"tanstack": {"finishReason": reason}, "strandline": ended}
     return {**finished, "outcome": outcome, **more, "metadata": metadata}
+
+
+def waiting(thread: str, run_id: str, interrupts: Events) -> bytes:
+    """The whole answer to who has decided something while something else is pending: nothing has begun."""
+    outcome = {"type": "interrupt", "interrupts": interrupts}
+    finished = {"type": "RUN_FINISHED", "threadId": thread, "runId": run_id, "outcome": outcome}
+    begun = {"type": "RUN_STARTED", "threadId": thread, "runId": run_id, "protocolVersion": PROTOCOL_VERSION}
+    return frame(begun) + frame(finished)
 
 
 def recapped(events: Events, cursor: Cursor | None) -> bytes:
@@ -180,11 +241,15 @@ def recapped(events: Events, cursor: Cursor | None) -> bytes:
     return b"".join(frame(each, cursor if index == last else None) for index, each in enumerate(events))
 
 
-def finished(thread: str, run: RunRecord, fold: FoldState, epoch: str, wire_id: WireId) -> bytes:
-    """An ended run whose events are no longer in the log, from what is stored: the whole message, then its end."""
+def finished(
+    thread: str, run: RunRecord, fold: FoldState, pending: Iterable[DecisionRecord], epoch: str, wire_id: WireId
+) -> bytes:
+    """An ended run whose events are no longer in the log, from what is stored: the whole message, then its end with
+    what it still waits for."""
     translator, said = recap(run.message_id, fold)
     said += translator.finish()
-    events = [started(thread, run, wire_id), *said, terminal(thread, run, translator)]
+    waiting = [interrupt(each, translator.wire_call(each.tool_call)) for each in pending]
+    events = [started(thread, run, wire_id), *said, terminal(thread, run, waiting)]
     return recapped(events, Cursor(epoch, run.last_seq or run.first_seq, 1))
 
 
@@ -198,16 +263,28 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
 
 
-def _interrupts(run: str, translator: Translator) -> Events:
-    """What a suspended run waits for."""
-    found: Events = []
-    for tool in translator.fold.unfinished_tools:
-        known, wire = tool.input(), translator.wire_call(tool.id)
-        about = {"toolName": tool.name, **({} if known is ABSENT else {"input": known})}
-        if tool.state == "approval-requested":
-            asked = {"id": str(tool.fields["approval"]["id"]), "reason": "approval_required"}
-            found.append({**asked, "toolCallId": wire, "metadata": {"kind": "approval", **about}})
-        else:
-            asked = {"id": wire, "reason": "client_tool_input"}
-            found.append({**asked, "toolCallId": wire, "metadata": {"kind": "client_tool", **about}})
-    return found or [{"id": run, "reason": "suspended"}]
+def interrupt(asked: DecisionRequested | DecisionRecord, wire_call: str) -> dict[str, Any]:
+    """What a suspended run waits for, in the form that ``@tanstack/ai-client src/interrupt-manager.ts`` can resume
+    without a binding (``isLegacyInterruptMetadata``)."""
+    is_approval = asked.kind == APPROVAL
+    expires = {} if asked.expires_at is None else {"expiresAt": asked.expires_at}
+    return {
+        "id": asked.decision if isinstance(asked, DecisionRequested) else asked.id,
+        "reason": "approval_required" if is_approval else "client_tool_input",
+        "toolCallId": wire_call,
+        "metadata": {
+            "kind": "approval" if is_approval else "client_tool",
+            "toolName": asked.tool,
+            "input": asked.input,
+            **expires,
+        },
+    }
+
+
+def pending_interrupts(message: MessageRecord, pending: Iterable[DecisionRecord]) -> Events:
+    """The same for a message that is stored."""
+    calls = [part.get("toolCallId") for part in message.parts or ()]
+    return [
+        interrupt(each, call_id(message.message_id, each.tool_call, max(1, calls.count(each.tool_call))))
+        for each in pending
+    ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from strandline.codecs.gating import RESYNC, exceptions, gate
-from strandline.codecs.sse import frame
+from strandline.codecs.sse import DONE, frame
 from strandline.core.events import Appended, Erased, Event, MessageReset, RunEnded, RunStarted
 from strandline.core.offset import Cursor, written
 from strandline.core.records import RunRecord
@@ -25,6 +25,12 @@ LOST_TEXT = "The server stopped before this reply was finished. What it said so 
 def error_frame(code: str, text: str) -> bytes:
     """An error that is not in the log: it has no id (PROTOCOL §4.6)."""
     return frame({"type": "error", "errorText": text, "code": code})
+
+
+def told_frame(receipt: Mapping[str, str]) -> bytes:
+    """The answer to a message that was told to an agent which is running (PROTOCOL §14.4). It is in no log and no
+    message: what clients of ai do not know they leave alone."""
+    return frame({"type": "data-strandline", "data": {"steered": receipt}, "transient": True})
 
 
 RESYNC_FRAME = error_frame("resync", "This reply changed in a way that an open stream cannot show. Load it again.")
@@ -84,6 +90,13 @@ def snapshot(major: int, chunks: Iterable[Mapping[str, Any]], cursor: Cursor | N
     return b"".join(
         frame(chunk, str(cursor) if cursor is not None and index == last else None) for index, chunk in enumerate(gated)
     )
+
+
+def waiting(message_id: str, pending: Sequence[str]) -> bytes:
+    """The whole answer to who has decided something while something else is pending (PROTOCOL §15.5): it is not in the
+    log, so it has no ids."""
+    told = {"type": "data-strandline", "data": {"pending": list(pending)}, "transient": True}
+    return frame({"type": "start", "messageId": message_id}) + frame(told) + DONE
 
 
 def terminal_of(major: int, run: RunRecord, epoch: str) -> bytes:

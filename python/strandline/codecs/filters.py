@@ -104,9 +104,8 @@ class Filter:
                     plain["parts"] = self.parts(event.parts)
                 return plain
             case DecisionMade():
-                # None of its chunks is one that a client would have to begin again for.
-                chunks = self.chunks(event.chunks) if self.content else []
-                return {**shown(event), "chunks": chunks}
+                # Not gated: what they change is a message that has ended, and messages are shown as they are stored.
+                return {**shown(event), "chunks": event.chunks if self.content else ()}
             case DecisionRequested():
                 plain = shown(event)
                 if not self.content:

@@ -18,6 +18,8 @@ from typing import Any
 
 MAX_DEPTH = 100
 DATA_PREFIX = "data-"
+STEERING = "steering-message"
+"""The chunk by which an agent acknowledges what it was told (PROTOCOL §14.3)."""
 
 Kind = Callable[[Any], str | None]
 """Judges a field's value: None when it is good, else what is wrong with it (which starts with the path in it)."""
@@ -265,9 +267,7 @@ VOCABULARY: dict[str, Shape] = {
     "file": _FILE,
     "reasoning-file": _FILE,
     "custom": Shape({"kind": _string}, _PM),
-    "steering-message": Shape(
-        {"id": _string, "parts": _list_of("parts", lambda item: _STEERED.get(str(item.get("type"))))}
-    ),
+    STEERING: Shape({"id": _string, "parts": _list_of("parts", lambda item: _STEERED.get(str(item.get("type"))))}),
     "tool-input-start": Shape(_CALL, {"inputEncoding": _one_of("json", "text"), "title": _string, **_TOOL}),
     "tool-input-delta": Shape({"toolCallId": _string, "inputTextDelta": _string}),
     "tool-input-available": Shape({**_CALL, "input": complaint}, {"title": _string, **_TOOL}),

@@ -33,13 +33,14 @@ class Incoming:
 @dataclass(frozen=True, slots=True)
 class Request:
     """A POST. ``message_id`` is the AI SDK wire's ``messageId``, ``key`` the idempotency key; ``run`` is the id that an
-    AG-UI client gives the run it asks for (trigger RUN)."""
+    AG-UI client gives the run it asks for (trigger RUN); ``submit`` the policy (``policy.py``) for this message."""
 
     trigger: str
     message_id: str | None
     last: Incoming | None
     key: str | None
     run: str | None = None
+    submit: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,7 @@ def _named(request: Request, message_id: str, state: SessionState, known: Mappin
     if found is None:
         return Refuse("unknown-message", f"There is no message {message_id!r} in this session.")
     if found.role != "user":
-        return Refuse(
-            "continuation-unsupported",
-            "This looks like tool outputs or approvals for an existing reply; continuing a reply is not supported yet.",
-        )
+        return Refuse("invalid-message", "A reply is continued by posting it with its answers, and nothing after it.")
     last = request.last
     if last is None or last.id != message_id or last.role != "user":
         return Refuse("invalid-message", "The message (the last of `messages`) must be the one that `messageId` names.")

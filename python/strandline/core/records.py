@@ -98,8 +98,8 @@ class DecisionRecord:
     """One decision that a run asked for (see ``DecisionRequested``). ``outcome`` is None while it is pending.
 
     ``id`` is unique in its session. ``value`` is what was decided: ``{"approved", "reason"?}``, ``{"output"}`` or
-    ``{"errorText"}``; ``run`` asked, ``message`` is the version it asked in. In an outline ``input`` is None once the
-    decision was made.
+    ``{"errorText"}``, None where nobody has; ``run`` asked, ``message`` is the version it asked in. In an outline
+    ``input`` is None once the decision was made.
     """
 
     session: str

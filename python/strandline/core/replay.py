@@ -10,7 +10,6 @@ from enum import Enum
 
 from strandline.core.events import Event, frames_in, run_of
 from strandline.core.offset import Cursor, MalformedCursor, Standing, parse, standing
-from strandline.core.records import RunRecord
 from strandline.core.session import SessionState
 
 
@@ -29,6 +28,13 @@ class Whole:
     run: str
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What ``run`` adds, from its first chunk: for who has posted what it goes on from."""
+
+    run: str
+
+
 class Nothing(Enum):
     """There is nothing to send: 204."""
 
@@ -37,7 +43,7 @@ class Nothing(Enum):
 
 NOTHING = Nothing.NOTHING
 
-Plan = Tail | Whole | Nothing
+Plan = Tail | Whole | Own | Nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +75,14 @@ def plan_named(state: SessionState, run_id: str) -> Plan:
 
 
 def plan_fresh(state: SessionState, owed: str | None) -> Plan:
-    """A reader without cursor gets the newest active run of the active path, else the one that it is owed (PROTOCOL
-    §6.6), if that is on it."""
-    writing = state.writing()
-    if writing:
-        return Whole(writing[-1].id)
-    if owed is None or owed not in state.runs:
-        return NOTHING
-    shown = any(message.version == state.runs[owed].message for message in state.path())
-    return Whole(owed) if shown else NOTHING
+    """A reader without cursor gets the run that it is owed (PROTOCOL §6.6), else the one that is being written; either
+    only if its message is on the active path."""
+    if owed is not None and owed in state.runs:
+        version = state.runs[owed].message
+        if any(message.version == version for message in state.path()):
+            return Whole(owed)
+    current = state.current()
+    return Whole(current.id) if current is not None else NOTHING
 
 
 def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan | Unresumable:
@@ -93,15 +98,17 @@ def plan_tail(state: SessionState, cursor: Cursor, event: Event | None) -> Plan 
         return Unresumable("The message was deleted.", None)
     if cursor.frame > frames_in(event):
         return Unresumable("The cursor is ahead of this session.", run.id)
+    if cursor == Cursor(cursor.epoch, run.first_seq, 0) and state.continues(run):
+        return Whole(run.id)  # a history answer left the message out, with what earlier runs have written of it
     return Tail(run.id, cursor)
 
 
 def fallback(state: SessionState) -> str | None:
-    """The run to show in full to a reader whose cursor says nothing: the newest active one of the active path, else the
-    newest that was neither deleted nor spawned."""
-    ended = (run for run in state.runs.values() if not run.spawned and not _is_deleted(state, run.id))
-    runs: list[RunRecord] = state.writing() or list(ended)
-    return runs[-1].id if runs else None
+    """The run to show in full to a reader whose cursor says nothing: the one that is being written, else the newest
+    that was neither deleted nor spawned."""
+    ended = (run for run in reversed(state.runs.values()) if not run.spawned and not _is_deleted(state, run.id))
+    run = state.current() or next(ended, None)
+    return run.id if run is not None else None
 
 
 def _is_deleted(state: SessionState, run_id: str) -> bool:

@@ -123,6 +123,16 @@ class SessionState:
         """The decisions that are pending, oldest first; with ``version`` those of one message."""
         return [each for each in self.decisions.values() if each.pending and version in (None, each.message)]
 
+    def continues(self, run: RunRecord) -> bool:
+        """Whether a run goes on writing the message of the run that it names (a spawned one has its own)."""
+        before = self.runs.get(run.parent_run) if run.parent_run is not None else None
+        return before is not None and before.message == run.message
+
+    def continuation(self, run_id: str) -> RunRecord | None:
+        """The run that goes on where this one was suspended."""
+        found = (run for run in reversed(self.runs.values()) if run.parent_run == run_id)
+        return next((run for run in found if self.continues(run)), None)
+
     def keyed(self, key: str) -> RunRecord | None:
         """The run that a request with this idempotency key started."""
         run_id = self._by_key.get(key)
@@ -143,11 +153,40 @@ class SessionState:
                     found.append(run)
         return found
 
-    def writing(self) -> list[RunRecord]:
-        """The active runs whose message is on the active path, oldest first."""
+    def roots(self) -> list[RunRecord]:
+        """The active runs of the conversation itself, in its order."""
         active = self.active()
-        shown = {message.version for message in self.path()} if active else set()
-        return [run for run in active if run.message in shown]
+        return active if len(active) < 2 else sorted(active, key=self._began)
+
+    def writing(self) -> list[RunRecord]:
+        """Those whose message is on the active path."""
+        roots = self.roots()
+        shown = {message.version for message in self.path()} if roots else set()
+        return [run for run in roots if run.message in shown]
+
+    def current(self) -> RunRecord | None:
+        """The reply that is being written, as far as one is shown at a time: the first one of the active path."""
+        return next(iter(self.writing()), None)
+
+    def running(self) -> RunRecord | None:
+        """The run that a stop or a note without name means: the newest one that is running, on the active path if there
+        is one."""
+        known = [*reversed(self.writing()), *reversed(self.roots())]
+        return next((run for run in known if run.status is Status.RUNNING), None)
+
+    def turn(self) -> RunRecord | None:
+        """The queued run that may start now: nothing before it is being written or waits for a decision."""
+        first = next(iter(self.roots()), None)
+        if first is None or first.status is not Status.QUEUED:
+            return None
+        before = {message.version for message in self.path(first.parent)} if first.parent is not None else set()
+        return None if any(decision.message in before for decision in self.waiting()) else first
+
+    def _began(self, run: RunRecord) -> int:
+        """Where a run stands in the conversation: a continuation stands where the message that it goes on with does."""
+        while run.parent_run is not None and not run.spawned:
+            run = self.runs[run.parent_run]
+        return run.first_seq
 
     def appended(self, count: int) -> Change:
         """What ``count`` more events change that only append to messages."""
@@ -354,8 +393,10 @@ class SessionState:
         change.runs[run_id] = replace(run, status=status, **fields)
 
 
-def decided_value(event: DecisionMade) -> dict[str, Any]:
-    """What was decided, as the record keeps it (``DecisionRecord.value``)."""
+def decided_value(event: DecisionMade) -> dict[str, Any] | None:
+    """What was decided, as the record keeps it (``DecisionRecord.value``); None where nobody has decided."""
+    if event.outcome in ("expired", "superseded"):
+        return None
     if event.outcome == "output":
         return {"output": next(chunk["output"] for chunk in event.chunks if chunk["type"] == "tool-output-available")}
     if event.outcome == "error":

@@ -9,7 +9,7 @@ that one would make the client run the tool again (``ai@7.0.173 src/ui/process-u
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import count
 from typing import Any
 
@@ -83,11 +83,14 @@ def again(state: FoldState) -> Chunks:
     return rest if metadata is None else [{"type": "message-metadata", "messageMetadata": metadata}, *rest]
 
 
-def closers(state: FoldState, reason: str) -> Chunks:
-    """Chunks after which nothing in the message is open (PROTOCOL §9.1). ``reason`` is shown to users."""
+def closers(state: FoldState, reason: str, spared: Container[str] = ()) -> Chunks:
+    """Chunks after which nothing in the message is open (PROTOCOL §9.1) but the tool calls ``spared``. ``reason`` is
+    shown to users."""
     chunks: Chunks = [{"type": "text-end", "id": part_id} for part_id in state.open_text]
     chunks += [{"type": "reasoning-end", "id": part_id} for part_id in state.open_reasoning]
     for tool in state.unfinished_tools:
+        if tool.id in spared:
+            continue
         chunk: dict[str, Any] = {"type": "tool-output-error", "toolCallId": tool.id}
         # An input error for a call of an earlier step would add a second part instead of ending this one.
         if tool.state == "input-streaming" and state.in_current_step(tool):

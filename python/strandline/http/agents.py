@@ -139,7 +139,7 @@ def router(
     async def take(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Claim a run; what its agent is to know."""
         claimed = await lease.claim(*_holder(body))
-        context = await service.sessions.context(lease.session, lease.record.parent)
+        context = await service.sessions.context(lease.session, lease.record)
         return {
             "producer": claimed.producer,
             "sequence": claimed.sent,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -11,10 +11,12 @@ from fastapi.responses import JSONResponse, Response
 from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
-from strandline.codecs.sse import OPENING
+from strandline.codecs.sse import DONE, OPENING
 from strandline.core.ids import check_id
+from strandline.core.intake import Request as Asked
 from strandline.core.replay import (
     NOTHING,
+    Own,
     Plan,
     Tail,
     Unresumable,
@@ -24,13 +26,14 @@ from strandline.core.replay import (
     plan_tail,
     read_cursor,
 )
-from strandline.errors import NotFound
+from strandline.errors import AlreadyDecided, NotFound
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import ODD, caller_of, chat_request
+from strandline.http.decisions import may_decide
+from strandline.http.intake import ODD, caller_of, chat_request, is_answer, posted_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import active_plain, annotated, run_plain
 from strandline.http.stopping import stop_answer
-from strandline.http.stream import Stream, client_of, cursor_of, place_for, query_id, reader_name, reader_of
+from strandline.http.stream import Stream, client_of, cursor_of, once, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
     AGENT_HEADER,
     KEY_HEADER,
@@ -39,8 +42,9 @@ from strandline.http.wire import (
     REPLAY_HEADER,
     REPLAY_TAIL,
     RUN_HEADER,
+    SUBMIT_HEADER,
 )
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
@@ -63,7 +67,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         request: Request,
         identity: Identity,
         session: LiveSession,
-        plan: Tail | Whole,
+        plan: Tail | Whole | Own,
         *,
         owed: bool = False,
         counted: bool = True,
@@ -89,12 +93,42 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         }
         return Stream(content, settings, headers, place_for(reader, session, service.sessions, counted=counted))
 
+    async def answered(
+        request: Request, identity: Identity, found: LiveSession | None, body: Any, asked: Asked, rest: Any
+    ) -> Response:
+        """A reply that was posted back with answers: the run that goes on with it, or what it still waits for."""
+        before = found.state.last_seq if found is not None else 0
+        try:
+            answer = await service.sessions.answer_posted(
+                check_id(body["id"], "id"),
+                asked,
+                posted_in(body["messages"][-1]),
+                caller_of(identity, rest),
+                may_decide(identity, allows),
+            )
+        except AlreadyDecided:
+            newest = next(reversed(found.state.runs.values()), None) if found is not None else None
+            if found is not None and newest is not None and found.state.continues(newest):
+                # Whoever comes too late shows what is not so, and reads what is.
+                service.sessions.owe(found, identity.user, newest.id)
+            raise
+        session, run = answer.session, answer.run
+        if run is None:
+            waiting = ai_sdk.waiting(answer.message_id, answer.pending)
+            headers = {**ai_sdk.HEADERS, MESSAGE_HEADER: answer.message_id, REPLAY_HEADER: REPLAY_FULL}
+            return Stream(once(OPENING + waiting), settings, headers)
+        plan = Own(run.id) if session.state.continues(run) else Whole(run.id)
+        return stream(request, identity, session, plan, counted=run.first_seq <= before)
+
     @routes.post("")
     async def submit(request: Request, identity: Identity = who) -> Response:
         body = await read_json(request, settings.max_body)
         reader_name(request)
-        chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER))
+        chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
         found = await service.sessions.find(chat_id)
+        if is_answer(asked):
+            service.sessions.admit_reader(chat_id)
+            return await answered(request, identity, found, body, asked, rest)
         if found is None or allows(identity, found.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.
             service.sessions.admit_reader(chat_id)
@@ -106,6 +140,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
+        if isinstance(run, Receipt):
+            told = ai_sdk.told_frame({"run": run.run, "messageId": run.message_id})
+            return Stream(once(OPENING + told + DONE), settings, ai_sdk.HEADERS)
         # A run that this request has started is shown to it, also where another reader has been quicker.
         counted = session is found and run.first_seq <= before
         return stream(request, identity, session, Whole(run.id), counted=counted)
@@ -144,7 +181,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 resumes["resync"] += 1
                 if plan.run is not None:
                     service.sessions.owe(session, identity.user, plan.run)
-                return Stream(_once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
+                return Stream(once(OPENING + ai_sdk.error_frame("resync", plan.why)), settings, ai_sdk.HEADERS)
             plan = Whole(plan.run) if plan.run is not None else NOTHING
         if plan is NOTHING:
             resumes["none"] += 1
@@ -190,7 +227,3 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         raise NotFound("There is no such route; see PROTOCOL.md §6.")
 
     return routes
-
-
-async def _once(data: bytes) -> AsyncGenerator[bytes]:
-    yield data

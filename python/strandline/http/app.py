@@ -24,7 +24,7 @@ from strandline.core.intake import Incoming
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import Misconfigured
 from strandline.http import agents as agent_wire
-from strandline.http import ai_sdk, annotating, doctor, editing, health, session_feed, sessions, tanstack
+from strandline.http import ai_sdk, annotating, decisions, doctor, editing, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
 from strandline.http.intake import incoming
@@ -221,6 +221,7 @@ class Strandline:
         routes.include_router(annotating.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(editing.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(sessions.router(self.service, identify, self._allows, self._agents), prefix="/sessions")
+        routes.include_router(decisions.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(session_feed.router(self.service, identify, self._allows), prefix="/sessions")
         routes.include_router(ai_sdk.router(self.service, identify, self._allows, self._agents), prefix="/chat")
         routes.include_router(tanstack.router(self.service, identify, self._allows, self._agents), prefix="/tanstack")
@@ -240,11 +241,11 @@ class Strandline:
         task = self._spawner.take(record)
         if task is None:
             agent = self._agents.get(record.agent)
-            if agent is None or record.spawned:
+            if agent is None or (record.spawned and not session.state.continues(record)):
                 raise LookupError(f"there is no agent called {record.agent}")
             if agent.function is None:
                 return await self._leases.hold(session, live, record, agent.lease)
-            task = Task(agent.function, await self.service.sessions.context(session, record.parent))
+            task = Task(agent.function, await self.service.sessions.context(session, record))
         run = Run(self.service.sessions, self.settings, session, live, record, task.context, self._spawner)
         return await call(task.function, run)
 

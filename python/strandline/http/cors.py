@@ -26,6 +26,7 @@ from strandline.http.wire import (
     READER_HEADER,
     REPLAY_HEADER,
     RUN_HEADER,
+    SUBMIT_HEADER,
 )
 
 METHODS = ("GET", "POST", "PATCH", "DELETE")
@@ -38,6 +39,7 @@ REQUEST_HEADERS = (
     DEVICE_HEADER,
     READER_HEADER,
     PREFER_HEADER,
+    SUBMIT_HEADER,
     AGENT_HEADER,
     "X-Run-Id",
 )

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from strandline.codecs.ag_ui import pending_interrupts
 from strandline.codecs.ag_ui_messages import ui_messages
 from strandline.core.branch import branches
 from strandline.core.paging import Page, page_of
-from strandline.core.records import MessageRecord, RunRecord
-from strandline.errors import Unprocessable
+from strandline.core.records import MessageRecord
+from strandline.errors import NotFound, Unprocessable
+from strandline.runtime.history import contents_of, settled_path
 from strandline.runtime.live import LiveSession
 from strandline.runtime.thread_ag_ui import place_after_history, renewals
 from strandline.stores.port import Store
@@ -21,26 +23,29 @@ async def hydrated(session: LiveSession | None, store: Store, limit: int | None,
     ``cursor``, is sent all of it. ``session`` is None for one that does not exist, as far as the caller may know."""
     if session is None:
         _page([], limit, before)
-        return {**_answer([], [], None, None, None), "branches": {}, "seq": 0}
+        return {**_answer([], None, None, None, None), "branches": {}, "seq": 0}
     renewed = await renewals(session, store)
-    # The active run, the path and the cursor are read together, without an await, and again where a message was erased
-    # while the store was asked.
-    state, erasures, seq = session.state, session.feed.erasures, session.feed.last_seq
-    runs, whole = state.writing(), state.path()
-    writing = {run.message for run in state.active()}
-    path = [message for message in whole if message.version not in writing]
-    places = {id: place.plain() for id, place in branches(state.messages, whole).items()}
+    # The active run, the path and the cursor are read together, without an await, and the messages as they were then.
+    seq, current = session.feed.last_seq, session.state.current()
+    path = settled_path(session.state)
+    places = {id: place.plain() for id, place in branches(session.state.messages, session.state.path()).items()}
     cursor = str(place_after_history(session, renewed))
     chosen = _page(path, limit, before)
-    stored = await store.messages(session.id, [message.version for message in chosen.messages])
-    if session.feed.deleted:
+    # Of the newest reply that waits for somebody; what waits for its turn comes after it.
+    pending = next((found for each in reversed(path) if (found := session.state.waiting(each.version))), [])
+    try:
+        contents = await contents_of(session, store, chosen.messages)
+    except NotFound:
         return await hydrated(None, store, None, None)
-    if session.feed.erasures != erasures:
+    if contents is None:
         return await hydrated(session, store, limit, before)
+    stored = [contents[message.version] for message in chosen.messages if message.version in contents]
     leaf = path[-1].message_id if path else None
-    answer = _answer(
-        [_placed(message, places) for message in stored if not message.deleted], runs, chosen.before, cursor, leaf
-    )
+    shown = [_placed(message, places) for message in stored]
+    answer = _answer(shown, current.id if current is not None else None, chosen.before, cursor, leaf)
+    asking = [each for each in stored if pending and each.version == pending[-1].message]
+    if asking and before is None:
+        answer["interrupts"] = {"runId": pending[-1].run, "pending": pending_interrupts(asking[0], pending)}
     return {**answer, "branches": places, "seq": seq}
 
 
@@ -56,9 +61,8 @@ def _placed(message: MessageRecord, places: Mapping[str, Any]) -> list[dict[str,
 
 
 def _answer(
-    messages: list[list[dict[str, Any]]], runs: list[RunRecord], older: str | None, cursor: str | None, leaf: str | None
+    messages: list[list[dict[str, Any]]], run: str | None, older: str | None, cursor: str | None, leaf: str | None
 ) -> dict[str, Any]:
-    run = runs[-1].id if runs else None
     return {
         "messages": [shown for message in messages for shown in message],
         "activeRun": {"runId": run} if run is not None else None,

@@ -10,8 +10,10 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HTTPRequest
 
 from strandline.core.chunks import complaint
+from strandline.core.decisions import APPROVED, DENIED, ERROR, OUTPUT, Answer, Posted
 from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
+from strandline.core.policy import POLICIES
 from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
 from strandline.http.wire import KEY_HEADER
@@ -37,8 +39,11 @@ _FORBIDDEN_IN_TITLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _OWN = frozenset({"id", "messages", "trigger", "messageId"})
 
 
-def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request, dict[str, Any]]:
-    """The session id, the request, and everything else in the body. Raises Unprocessable or InvalidId."""
+def chat_request(
+    body: Mapping[str, Any], key: str | None, submit: str | None = None
+) -> tuple[str, Request, dict[str, Any]]:
+    """The session id, the request, and everything else in the body; ``submit`` is the header of that name. Raises
+    Unprocessable or InvalidId."""
     chat_id = check_id(body.get("id"), "id")
     trigger, message_id = _asked(body)
     messages = body.get("messages")
@@ -48,12 +53,14 @@ def chat_request(body: Mapping[str, Any], key: str | None) -> tuple[str, Request
     if key is not None:
         check_id(key, KEY_HEADER)
     rest = {name: value for name, value in body.items() if name not in _OWN}
-    return chat_id, Request(trigger, message_id, last, key), rest
+    return chat_id, Request(trigger, message_id, last, key, submit=policy_in(submit)), rest
 
 
-def session_request(body: Mapping[str, Any], key: str | None) -> tuple[Request, Mapping[str, Any]]:
-    """The request that is posted to a session (PROTOCOL §8.7), and the `body` that the agent sees. Raises Unprocessable
-    or InvalidId."""
+def session_request(
+    body: Mapping[str, Any], key: str | None, submit: str | None = None
+) -> tuple[Request, Mapping[str, Any]]:
+    """The request that is posted to a session (PROTOCOL §8.7), and the `body` that the agent sees; ``submit`` is the
+    header of that name. Raises Unprocessable or InvalidId."""
     trigger, message_id = _asked(body)
     message, along = body.get("message"), body.get("body")
     if message is None and trigger == SUBMIT:
@@ -63,7 +70,15 @@ def session_request(body: Mapping[str, Any], key: str | None) -> tuple[Request, 
     if key is not None:
         check_id(key, KEY_HEADER)
     last = incoming(message) if message is not None else None
-    return Request(trigger, message_id, last, key), along or {}
+    policy = policy_in(body["submit"] if body.get("submit") is not None else submit)
+    return Request(trigger, message_id, last, key, submit=policy), along or {}
+
+
+def policy_in(submit: Any) -> str | None:
+    """A submit policy that a client names. Raises Unprocessable."""
+    if submit is not None and submit not in POLICIES:
+        raise Unprocessable(f"The submit policy must be one of {', '.join(POLICIES)}.", code="invalid-request")
+    return None if submit is None else str(submit)
 
 
 def _asked(body: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -77,11 +92,17 @@ def _asked(body: Mapping[str, Any]) -> tuple[str, str | None]:
 def changes_in(body: Mapping[str, Any]) -> Changes:
     """What a session is to become (PROTOCOL §8.3). Raises Unprocessable."""
     for name in body:
-        if name not in ("title", "archived"):
-            raise Unprocessable("Only `title` and `archived` of a session can be changed.", code="invalid-request")
+        if name not in ("title", "archived", "submit"):
+            raise Unprocessable(
+                "Only `title`, `archived` and `submit` of a session can be changed.", code="invalid-request"
+            )
     if not isinstance(archived := body.get("archived"), bool | None):
         raise Unprocessable("`archived` must be true or false.", code="invalid-request")
-    return Changes((title_in(body["title"]),) if "title" in body else None, archived)
+    return Changes(
+        (title_in(body["title"]),) if "title" in body else None,
+        archived,
+        (policy_in(body["submit"]),) if "submit" in body else None,
+    )
 
 
 def title_in(title: Any) -> str | None:
@@ -133,6 +154,56 @@ def incoming(message: Any, *, trusted: bool = False) -> Incoming:
     if metadata is not None and (problem := complaint(metadata)) is not None:
         raise Unprocessable(f"The message's metadata cannot be taken: {problem}", code="invalid-message")
     return Incoming(message_id, role, tuple(parts), metadata)
+
+
+def is_answer(request: Request) -> bool:
+    """Whether a request posts a reply back, with answers to what it waits for (PROTOCOL §7.5)."""
+    last = request.last
+    return request.trigger == SUBMIT and last is not None and last.role == "assistant" and request.message_id == last.id
+
+
+def posted_in(message: Any) -> tuple[Posted, ...]:
+    """What the copy of a reply says of its tool calls; nothing else of it is read. Raises Unprocessable."""
+    parts = message.get("parts")
+    if not isinstance(parts, list):
+        raise Unprocessable("A message needs `parts`.", code="invalid-message")
+    return tuple(_posted(part) for part in parts if isinstance(part, Mapping) and "toolCallId" in part)
+
+
+def _posted(part: Mapping[str, Any]) -> Posted:
+    kind, approval = part.get("type"), part.get("approval")
+    name = part.get("toolName") if kind == "dynamic-tool" else str(kind).removeprefix("tool-")
+    given = approval if isinstance(approval, Mapping) else {}
+    approved, reason, error = given.get("approved"), given.get("reason"), part.get("errorText")
+    if not isinstance(approved, bool | None) or not isinstance(reason, str | None) or not isinstance(error, str | None):
+        raise Unprocessable("The message has a tool call that cannot be read.", code="invalid-message")
+    return Posted(
+        str(part["toolCallId"]),
+        str(name),
+        str(part.get("state")),
+        part.get("input"),
+        approved,
+        reason,
+        part.get("output"),
+        error,
+    )
+
+
+def answer_in(body: Mapping[str, Any]) -> Answer:
+    """What is decided (PROTOCOL §15.3): exactly one of `approved`, `output` and `errorText`. Raises Unprocessable."""
+    named = [name for name in ("approved", "output", "errorText") if name in body]
+    if len(named) != 1 or set(body) - {*named, "reason"}:
+        raise Unprocessable("Send `approved` (and a `reason`), `output`, or `errorText`.", code="invalid-request")
+    reason, value = body.get("reason"), body[named[0]]
+    if not isinstance(reason, str | None) or (named[0] != "approved" and reason is not None):
+        raise Unprocessable("`reason` must be a string, and belongs to `approved`.", code="invalid-request")
+    if named[0] == "output":
+        return Answer(OUTPUT, output=value)
+    if named[0] == "approved" and isinstance(value, bool):
+        return Answer(APPROVED if value else DENIED, reason)
+    if named[0] == "errorText" and isinstance(value, str):
+        return Answer(ERROR, error=value)
+    raise Unprocessable("`approved` must be true or false, `errorText` a string.", code="invalid-request")
 
 
 def _part_problem(part: Mapping[str, Any]) -> str | None:

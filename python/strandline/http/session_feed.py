@@ -23,12 +23,13 @@ from strandline.core.session import SessionState
 from strandline.core.unfold import unfold
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
+from strandline.http.decisions import pending_plain
 from strandline.http.intake import ODD
 from strandline.http.problems import problem_route, read_json
 from strandline.http.sessions import annotated, beside_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
-from strandline.runtime.history import MOST_SPAWNED
-from strandline.runtime.live import LiveRun, LiveSession, SessionGone
+from strandline.runtime.history import MOST_SPAWNED, contents_of
+from strandline.runtime.live import LiveRun, LiveSession, Note, SessionGone
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
 from strandline.runtime.reading_session import session_stream
@@ -111,12 +112,18 @@ async def view(
     """Everything about a session at one offset (PROTOCOL §8.8), for orjson: what is being written comes from memory,
     the rest from the store.
 
-    The offset, the outline and the folds are taken together, without an await, and again where a message was erased
-    while the store was asked. Raises SessionGone when the session was deleted meanwhile."""
-    state, erasures = session.state, session.feed.erasures
+    The offset, the outline and the folds are taken together, without an await; the stored messages are of the same
+    moment. Raises SessionGone when the session was deleted meanwhile."""
+    state = session.state
     cursor = session.feed.cursor(state.record.epoch)
     active = [
-        {"run": live.id, "messageId": live.fold.message_id, "chunks": _chunks(live, wanted)}
+        {
+            "run": live.id,
+            "messageId": live.fold.message_id,
+            "chunks": _chunks(live, wanted),
+            "notes": [_note(note, wanted) for note in live.notes.values()],
+            **_continues(live),
+        }
         for live in session.live.values()
         if wanted.content and (wanted.runs is None or live.id in wanted.runs)
     ]
@@ -125,26 +132,26 @@ async def view(
     shown_of = {each.version for each in (*path, *others)}
     writing = {live.message: _message(live, wanted) for live in session.live.values() if live.message in shown_of}
     data = {
-        "session": session_plain(state.record, state.active()),
+        "session": session_plain(state.record, state.current()),
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
         "branches": {id: place.plain() for id, place in branches(state.messages, path).items()},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
         "annotations": annotated(state, [*path, *others]),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
+        "decisions": pending_plain(state, content=wanted.content),
         "readers": session.readers.plain(),
         "reader": reader_id,
         "cursor": str(cursor),
     }
     whose = [beside_plain(state, each) for each in others]
-    cold = [each.version for each in (*path, *others) if each.version not in writing]
-    stored = await store.messages(session.id, cold)
-    if session.feed.deleted:
-        raise SessionGone(session.id)
-    if session.feed.erasures != erasures:
+    try:
+        cold = [each for each in (*path, *others) if each.version not in writing]
+        contents = await contents_of(session, store, cold)
+    except NotFound:
+        raise SessionGone(session.id) from None
+    if contents is None:
         return await view(session, store, wanted, last, reader_id)
-    # What the store has deleted already is published in a moment.
-    contents = {message.version: message for message in stored if not message.deleted}
 
     def shown(message: MessageRecord) -> Any:
         if message.version in writing:
@@ -162,11 +169,22 @@ async def view(
     return {**data, "messages": messages, "spawned": spawned}, cursor
 
 
+def _continues(live: LiveRun) -> dict[str, bool]:
+    """A client that was given all of a message at once cannot tell what of it a continuation has written."""
+    return {"continues": True} if live.base is not None else {}
+
+
 def _chunks(live: LiveRun, wanted: Filter) -> orjson.Fragment:
     """What folds to the message that is being written."""
     return orjson.Fragment(
         live.snapshot(f"{wanted.key} chunks", lambda fold: orjson.dumps(wanted.chunks(unfold(fold))))
     )
+
+
+def _note(note: Note, wanted: Filter) -> dict[str, Any]:
+    """What the agent was told and has not taken, in the words of its event."""
+    plain = {"at": note.at, "by": note.by, "message_id": note.id, "parts": wanted.parts(note.parts)}
+    return plain if note.metadata is None else {**plain, "metadata": note.metadata}
 
 
 def _message(live: LiveRun, wanted: Filter) -> orjson.Fragment:

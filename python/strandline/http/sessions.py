@@ -1,4 +1,4 @@
-"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, messages, send, stop."""
+"""The session wire over HTTP (PROTOCOL §8.1-8.4, 8.6, 8.7): list, create, change, delete, read, send, steer, stop."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
 from strandline.core.annotation import summaries
 from strandline.core.ids import check_id
+from strandline.core.intake import SUBMIT
 from strandline.core.offset import Cursor
 from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import caller_of, changes_in, limit_of, session_request, title_in
+from strandline.http.decisions import may_decide, pending_plain
+from strandline.http.intake import caller_of, changes_in, is_answer, limit_of, posted_in, session_request, title_in
 from strandline.http.problems import problem_route, read_json
+from strandline.http.steering import steered
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
-from strandline.http.wire import AGENT_HEADER, KEY_HEADER
+from strandline.http.wire import AGENT_HEADER, KEY_HEADER, SUBMIT_HEADER
 from strandline.runtime.history import page
-from strandline.runtime.live import LiveSession
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.service import Service
 from strandline.stores.port import Place
 
@@ -60,7 +63,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return JSONResponse(
             {
                 "sessions": [
-                    session_plain(record, loaded[record.id].state.active() if record.id in loaded else [])
+                    session_plain(record, loaded[record.id].state.current() if record.id in loaded else None)
                     for record in shown
                     if allows(identity, record, Action.READ)
                 ],
@@ -100,6 +103,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
                 "annotations": annotated(session.state, found.messages),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
                 "branches": {message_id: place.plain() for message_id, place in found.branches.items()},
+                "decisions": pending_plain(session.state),
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
                 "spawned": [
@@ -114,7 +118,20 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def send(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
         check_id(session_id, "id")
         body = await read_json(request, settings.max_body)
-        asked, along = session_request(body, request.headers.get(KEY_HEADER))
+        asked, along = session_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
+        if is_answer(asked):
+            answered = await service.sessions.answer_posted(
+                session_id,
+                asked,
+                posted_in(body["message"]),
+                caller_of(identity, along),
+                may_decide(identity, allows),
+            )
+            if answered.run is None:
+                at = answered.session.feed.cursor(answered.session.state.record.epoch)
+                waiting = {"run": None, "messageId": answered.message_id, "cursor": str(at)}
+                return JSONResponse({**waiting, "pending": answered.pending}, status_code=202)
+            return _accepted(answered.session, answered.run)
         session, run = await service.sessions.submit(
             session_id,
             asked,
@@ -122,8 +139,26 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
-        queued = Cursor(session.state.record.epoch, run.first_seq, 1)
-        return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+        if isinstance(run, Receipt):
+            return JSONResponse(steered(session, run), status_code=202)
+        return _accepted(session, run)
+
+    @routes.post("/{session_id:anything}/steer")
+    async def steer(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        check_id(session_id, "id")
+        body = await read_json(request, settings.max_body)
+        asked, along = session_request({**body, "trigger": SUBMIT}, request.headers.get(KEY_HEADER))
+        if asked.last is None or asked.last.role != "user":
+            raise Unprocessable("`message` must be a user message.", code="invalid-message")
+        session, receipt = await service.sessions.steer(
+            session_id,
+            asked.last,
+            check_id(body["run"], "run") if body.get("run") is not None else None,
+            caller_of(identity, along),
+            lambda record: allows(identity, record, Action.SUBMIT),
+            asked.key,
+        )
+        return JSONResponse(steered(session, receipt), status_code=202)
 
     @routes.post("/{session_id:anything}/stop")
     async def stop(session_id: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -160,7 +195,7 @@ def beside_plain(state: SessionState, message: MessageRecord) -> dict[str, Any]:
     return {"run": run.id, "agent": run.agent, "parent": parent.message_id if parent is not None else None}
 
 
-def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, Any]:
+def session_plain(record: SessionRecord, active: RunRecord | None) -> dict[str, Any]:
     """A session as lists and snapshots show it (PROTOCOL §8.1)."""
     return {
         "id": record.id,
@@ -168,7 +203,8 @@ def session_plain(record: SessionRecord, active: list[RunRecord]) -> dict[str, A
         "archived": record.archived,
         "createdAt": record.created_at,
         "updatedAt": record.updated_at,
-        "activeRun": active[-1].id if active else None,
+        "activeRun": active.id if active is not None else None,
+        "submit": record.submit,
     }
 
 
@@ -189,6 +225,12 @@ def run_plain(run: RunRecord) -> dict[str, Any]:
     return {**plain, "error": run.error} if run.error is not None else plain
 
 
+def _accepted(session: LiveSession, run: RunRecord) -> JSONResponse:
+    """A run is in the log (PROTOCOL §8.7)."""
+    queued = Cursor(session.state.record.epoch, run.first_seq, 1)
+    return JSONResponse({"run": run.id, "messageId": run.message_id, "cursor": str(queued)}, status_code=202)
+
+
 def _whole_path(session_id: str) -> str:
     """The id of a route that has nothing after it. Raises InvalidId, and NotFound where something follows."""
     if "/" in session_id:
@@ -198,7 +240,7 @@ def _whole_path(session_id: str) -> str:
 
 def _one(session: LiveSession, status: int = 200) -> JSONResponse:
     return JSONResponse(
-        {"session": session_plain(session.state.record, session.state.active())}, status_code=status, headers=_FRESH
+        {"session": session_plain(session.state.record, session.state.current())}, status_code=status, headers=_FRESH
     )
 
 

@@ -262,6 +262,11 @@ def reader_of(
     )
 
 
+async def once(data: bytes) -> AsyncGenerator[bytes]:
+    """The content of a stream that is all there."""
+    yield data
+
+
 def query_id(request: Request, name: str) -> str | None:
     """An id from the query string, checked; None when absent. Raises InvalidId."""
     value = request.query_params.get(name)

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
+from strandline.codecs import ag_ui
+from strandline.codecs.sse import OPENING
+from strandline.core.decisions import Answer
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
-from strandline.core.records import RunRecord
+from strandline.core.records import DecisionRecord, RunRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
+from strandline.http.decisions import may_decide
 from strandline.http.hydrate import hydrated
 from strandline.http.intake import ODD, caller_of, limit_of, stop_reason
 from strandline.http.problems import problem_route, read_json
-from strandline.http.run_input import run_ids, run_request
-from strandline.http.stream import Stream, cursor_of, place_for, query_id, reader_name, reader_of
+from strandline.http.run_input import agent_body, resolution, resumed, run_ids, run_request
+from strandline.http.steering import steered
+from strandline.http.stopping import answered, several
+from strandline.http.stream import Stream, cursor_of, once, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
     AGENT_HEADER,
     CURSOR_HEADER,
@@ -30,8 +36,10 @@ from strandline.http.wire import (
     REPLAY_TAIL,
     RESPOND_ASYNC,
     RUN_HEADER,
+    SUBMIT_HEADER,
 )
-from strandline.runtime.live import LiveSession
+from strandline.runtime.deciding import Answered
+from strandline.runtime.live import LiveSession, Receipt
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin, resync
 from strandline.runtime.run_ids import RunIds
 from strandline.runtime.service import Service
@@ -63,8 +71,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         presented: str | None,
         *,
         counted: bool = True,
+        own: bool = False,
     ) -> Response:
-        """The run from its first event, or from the cursor that was presented on."""
+        """The run from its first event (``own``), else its message from the first, or from the cursor that was
+        presented on."""
         run = session.state.runs.get(run_id) if session is not None else None
         if session is None or run is None:
             raise NotFound("There is no such run.")
@@ -72,7 +82,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         reader = reader_of(request, identity, "ag-ui", service.clock.mint("reader"), service.clock.now(), run.id)
         if counted:
             service.sessions.admit_reader(session.id, reader)  # before the run is read for nothing
-        begun = await begin(session, service.store, run, cursor)
+        begun = await begin(session, service.store, run, cursor, own=own)
         if cursor is not None:
             reader.present(cursor)
             resumes["tail"] += 1
@@ -93,11 +103,14 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         if presented is not None:
             # A reconnect: it never starts anything.
             return await stream(request, identity, await visible(session_id, identity), run_id, presented)
-        asked, rest = run_request(body, run_id)
         found = await service.sessions.find(session_id)
+        answers = resumed(body)
+        if answers is not None:
+            return await resume(request, identity, found, session_id, run_id, answers, agent_body(body))
+        asked, rest = run_request(body, run_id, request.headers.get(SUBMIT_HEADER))
         if not allows(identity, found.state.record if found is not None else None, Action.SUBMIT):
             raise NotFound("There is no such session.")
-        later = RESPOND_ASYNC in request.headers.get(PREFER_HEADER, "").replace(" ", "").lower().split(",")
+        later = is_later(request)
         if not later:
             service.sessions.admit_reader(session_id)  # before anything is started that could then not be shown
         known = found is not None and run_id in found.state.runs
@@ -113,12 +126,58 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             )
 
         session: LiveSession
-        run: RunRecord
+        run: RunRecord | Receipt
         session, run = await claims.using(service.store, session_id, run_id, submitted)
+        if isinstance(run, Receipt):
+            if later:
+                return JSONResponse(steered(session, run), 202, headers={"Preference-Applied": RESPOND_ASYNC})
+            told = OPENING + ag_ui.told(session_id, run_id, {"run": run.run, "messageId": run.message_id})
+            return Stream(once(told), settings, {})
         if later:
-            started = {"runId": run.id, "messageId": run.message_id}
-            return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
+            return accepted(run.id, run.message_id)
         return await stream(request, identity, session, run.id, None, counted=known)
+
+    async def resume(
+        request: Request,
+        identity: Identity,
+        found: LiveSession | None,
+        session_id: str,
+        run_id: str,
+        answers: list[tuple[str, Any]],
+        rest: dict[str, Any],
+    ) -> Response:
+        """Decisions: the run that goes on, under the id that the client gives it if this starts it."""
+        service.sessions.admit_reader(session_id)
+
+        def pick(session: LiveSession) -> list[tuple[DecisionRecord, Answer]]:
+            picked = []
+            for interrupt, payload in answers:
+                decision = session.state.decisions.get(interrupt)
+                if decision is None:
+                    raise NotFound("There is no such interrupt in this session.")
+                picked.append((decision, resolution(decision, payload)))
+            return picked
+
+        def decided() -> Any:
+            may = may_decide(identity, allows)
+            return service.sessions.answer(session_id, pick, caller_of(identity, rest), may, run=run_id, key=run_id)
+
+        known = found is not None and run_id in found.state.runs
+        answer: Answered = await claims.using(service.store, session_id, run_id, decided)
+        run = answer.run
+        if is_later(request):
+            return accepted(run.id if run is not None else run_id, answer.message_id)
+        if run is not None:
+            return await stream(request, identity, answer.session, run.id, None, counted=known, own=True)
+        return await unfinished(answer, run_id)
+
+    async def unfinished(answer: Answered, run_id: str) -> Response:
+        """Nothing goes on: something else is pending. Of that there is nothing in the log."""
+        session = answer.session
+        pending = [session.state.decisions[each] for each in answer.pending]
+        stored = await service.store.messages(session.id, [each.message for each in pending[:1]])
+        waiting = ag_ui.pending_interrupts(stored[0], pending) if stored else []
+        return Stream(once(OPENING + ag_ui.waiting(session.id, run_id, waiting)), settings, {})
 
     @routes.get("")
     async def join_or_hydrate(request: Request, identity: Identity = who) -> Response:
@@ -164,6 +223,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         body = await read_json(request, settings.max_body)
         session_id = check_id(body.get("threadId"), "threadId")
         run_id = check_id(body["runId"], "runId") if body.get("runId") is not None else None
+        agent, every = several(body, {"runId": run_id} if run_id is not None else {})
         session = await visible(session_id, identity)
         arrived = session is not None and run_id in session.state.runs
         answer = await service.sessions.stop(
@@ -175,8 +235,10 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             # The id of a run is also its key: a stop that overtakes the POST is remembered by it.
             key=None if arrived else run_id,
             reason=stop_reason(body),
+            agent=agent,
+            every=every,
         )
-        return JSONResponse(answer, status_code=202 if answer["status"] == "remembered" else 200)
+        return answered(answer)
 
     @routes.api_route("", methods=["PUT", "PATCH", "DELETE", *ODD], include_in_schema=False)
     @routes.api_route(
@@ -186,6 +248,21 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         raise NotFound("There is no such route; see PROTOCOL.md §11.")
 
     return routes
+
+
+def is_later(request: Request) -> bool:
+    """Whether the client wants to be told at once that the run is in the log, and nothing more (PROTOCOL §11.12)."""
+    return RESPOND_ASYNC in request.headers.get(PREFER_HEADER, "").replace(" ", "").lower().split(",")
+
+
+def accepted(run_id: str, message_id: str) -> JSONResponse:
+    """The answer to that."""
+    started = {"runId": run_id, "messageId": message_id}
+    return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
+
+
+async def _once(data: bytes) -> AsyncGenerator[bytes]:
+    yield data
 
 
 def _presented(request: Request) -> str | None:

@@ -15,6 +15,7 @@ PREFER_HEADER = "Prefer"
 READER_HEADER = "Strandline-Reader"
 REPLAY_HEADER = "Strandline-Replay"
 RUN_HEADER = "Strandline-Run"
+SUBMIT_HEADER = "Strandline-Submit"
 
 REPLAY_FULL = "full"
 REPLAY_TAIL = "tail"

@@ -16,15 +16,19 @@ from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
 from strandline.core.events import (
     BranchSelected,
+    DecisionMade,
     Event,
     MessageCreated,
     MessageDeleted,
     MessageReplaced,
     RunEnded,
+    RunStarted,
     run_of,
 )
+from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
+from strandline.runtime.bases import Expired, base_of
 from strandline.runtime.feed import Entry, Feed
 from strandline.runtime.live import LiveSession
 from strandline.runtime.reading import PAGE, PIECE
@@ -36,15 +40,10 @@ _RECAP = "ag-ui-recap"
 _encoding: WeakKeyDictionary[LiveSession, dict[str, Encoding]] = WeakKeyDictionary()
 
 
-class Expired(Exception):
-    """The log no longer has the beginning of a run, which only happens to runs that have ended, or has nothing more of
-    the session, which was deleted."""
-
-
 @dataclass(frozen=True, slots=True)
 class Told:
     """One event as this wire tells it. ``recap``: what the run says up to and including this event, for a reader that
-    was shown nothing of it, instead of frames whose last one is RESYNC_FRAME."""
+    was shown nothing of it, instead of frames that only go on, or whose last one is RESYNC_FRAME."""
 
     seq: int
     event: Event
@@ -52,20 +51,29 @@ class Told:
     recap: bytes | None = None
 
     @property
+    def of_run(self) -> tuple[bytes, ...]:
+        """The frames for who reads this run alone, and was told at its beginning that it exists."""
+        return () if isinstance(self.event, RunStarted) else self.frames
+
+    @property
     def resync(self) -> bool:
         """True when open streams cannot be shown what happened here."""
-        return self.recap is not None
+        return bool(self.frames) and self.frames[-1] is ag_ui.RESYNC_FRAME
 
 
 class Encoding:
     """One run on its way into frames: every event of it before number ``position`` was taken. ``renewed``: the newest
     event that open streams could not be shown; ``over``: the run's last event was taken."""
 
-    __slots__ = ("_encoder", "_epoch", "over", "position", "renewed")
+    __slots__ = ("_again", "_encoder", "_epoch", "_first", "over", "position", "renewed")
 
-    def __init__(self, session: LiveSession, run: RunRecord) -> None:
-        self._encoder = Encoder(session.id, wire_id(session))
+    def __init__(self, session: LiveSession, run: RunRecord, base: FoldState | None = None) -> None:
+        asked = (each for each in session.state.decisions.values() if each.run == run.parent_run)
+        decided = [each.tool_call for each in asked if base is not None and base.tool(each.tool_call) is not None]
+        self._encoder = Encoder(session.id, wire_id(session), base, decided)
         self._epoch = session.state.record.epoch
+        self._first = run.first_seq
+        self._again = ag_ui.started(session.id, run, wire_id(session))
         self.position = run.first_seq
         self.renewed: int | None = None
         self.over = False
@@ -75,9 +83,13 @@ class Encoding:
         known = feed.frames(_FRAMES, seq) if feed is not None else None
         frames = self._encoder.frames(self._epoch, seq, event, known)
         recap = None
+        if self._encoder.recap is not None:
+            recap = ag_ui.recapped(self._encoder.recap, Cursor(self._epoch, seq, len(frames)))
+        if isinstance(event, RunStarted) and seq != self._first + 1:
+            # It has waited: to who follows the whole thread it begins now.
+            frames = (ag_ui.frame(self._again, Cursor(self._epoch, seq, 1)),)
         if frames and frames[-1] is ag_ui.RESYNC_FRAME:
             self.renewed = seq
-            recap = ag_ui.recapped(self._encoder.recap or [], Cursor(self._epoch, seq, len(frames)))
         if feed is not None:
             feed.keep(_FRAMES, seq, frames)
             if recap is not None:
@@ -119,7 +131,7 @@ async def encoded(session: LiveSession, store: Store, run: RunRecord, upto: int)
     their entries. Raises Expired and FoldError."""
     shared = _shared(session)
     # Taken out while it is worked on: another reader that comes meanwhile makes its own.
-    encoding = shared.pop(run.id, None) or Encoding(session, run)
+    encoding = shared.pop(run.id, None) or Encoding(session, run, await base_of(session, store, run))
     while not encoding.over and encoding.position <= upto:
         if encoding.position < session.feed.first_seq:
             end = min(session.feed.first_seq, encoding.position + PAGE) - 1
@@ -179,7 +191,7 @@ async def _from_log(
 
 async def _before(session: LiveSession, store: Store, run: RunRecord, seq: int) -> Encoding:
     """An encoding of the run that has taken every event before number ``seq``."""
-    encoding = Encoding(session, run)
+    encoding = Encoding(session, run, await base_of(session, store, run))
     while encoding.position < seq:
         end = min(seq, encoding.position + PAGE) - 1
         for number, event in await _log(session, store, encoding.position, end, run, encoding):
@@ -206,6 +218,8 @@ def _of_session(session: LiveSession, seq: int, event: Event) -> tuple[bytes, ..
             return ag_ui.message_frames(epoch, seq, event, wire_id(session))
         case BranchSelected() | MessageReplaced() | MessageDeleted():
             return ag_ui.changed_frames(epoch, seq)
+        case DecisionMade():
+            return ag_ui.decision_frames(epoch, seq, event)
         case _:
             return ()
 

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from strandline.core.events import Appended, Event, RunEnded
+from strandline.core.decisions import Awaited, requested
+from strandline.core.events import Appended, Chunk, Event, RunEnded, RunQueued, StopRequested
+from strandline.core.message import FoldState
+from strandline.core.parts import is_step
 from strandline.core.run import Status
 from strandline.core.session import Content
 from strandline.core.unfold import closers
@@ -14,6 +17,7 @@ from strandline.runtime.live import LiveRun, LiveSession
 
 _CLOSING = {
     Status.COMPLETED: "The reply ended before this tool call was finished.",
+    Status.SUSPENDED: "The reply paused before this tool call was finished.",
     Status.STOPPED: "The reply was stopped.",
     Status.FAILED: "The reply failed.",
     Status.LOST: "The server stopped before this was finished.",
@@ -25,6 +29,7 @@ class Ending:
     """Why and how. ``reason`` is machine-readable, ``error`` may be shown to anybody.
 
     ``after_pending``: what the run has produced so far still counts (a natural end); else it is discarded (a stop).
+    ``awaits``: the tool calls that a suspended run leaves to be decided.
     """
 
     status: Status
@@ -33,34 +38,54 @@ class Ending:
     finish_reason: str | None = None
     usage: Mapping[str, Any] | None = None
     after_pending: bool = False
+    awaits: tuple[Awaited, ...] = ()
 
 
 def end_events(
     session: LiveSession, live: LiveRun, ending: Ending, by: str, at: int
 ) -> tuple[tuple[Event, ...], dict[str, Content]]:
-    """The closers of everything open, then ``RunEnded``; and the content that the message has after them."""
+    """The closers of everything open, what is left to be decided, then ``RunEnded``; and the content that the message
+    has after them."""
     run = session.state.runs[live.id]
+    place = live.id, live.message, run.message_id
     events: list[Event] = []
     final = live.fold
-    if ending.status is not Status.SUSPENDED:
-        closing = closers(live.fold, _CLOSING[ending.status])
-        if closing:
-            final = live.fold.fork()
-            for chunk in closing:
-                final.push(chunk)
-            events.append(Appended(at, live.id, live.message, tuple(closing)))
+    closing = closing_chunks(live.fold, live.base, ending)
+    if closing:
+        final = live.fold.fork()
+        for chunk in closing:
+            final.push(chunk)
+        events.append(Appended(at, live.id, live.message, closing))
+    events += requested(ending.awaits, final, session.state.decisions, *place, at)
     events.append(
-        RunEnded(
-            at,
-            by,
-            live.id,
-            live.message,
-            run.message_id,
-            ending.status,
-            ending.reason,
-            ending.error,
-            ending.finish_reason,
-            ending.usage,
-        )
+        RunEnded(at, by, *place, ending.status, ending.reason, ending.error, ending.finish_reason, ending.usage)
     )
     return tuple(events), {live.message: (tuple(final.parts()), final.metadata)}
+
+
+def born_over(queued: RunQueued, base: FoldState, ending: Ending, by: str) -> tuple[list[Event], dict[str, Content]]:
+    """The end of a continuation that was stopped before it began; and the content of its message after that."""
+    place = queued.run, queued.message, queued.message_id
+    final = base.fork()
+    closing = closing_chunks(final, base, ending)
+    for chunk in closing:
+        final.push(chunk)
+    stop = StopRequested(queued.at, by, queued.run, ending.reason)
+    ended = RunEnded(queued.at, by, *place, ending.status, ending.reason)
+    said = Appended(queued.at, queued.run, queued.message, closing)
+    return [stop, said, ended], {queued.message: (tuple(final.parts()), final.metadata)}
+
+
+def closing_chunks(fold: FoldState, base: FoldState | None, ending: Ending) -> tuple[Chunk, ...]:
+    """The closers of everything open but what is awaited. A continuation (``base``: what it went on from) leaves a step
+    of its own: to a chat of the AI SDK that sends answers by itself, a message whose last step has nothing but answered
+    calls is one that it has to post, however often it has."""
+    spared = {each.tool_call for each in ending.awaits}
+    chunks = closers(fold, _CLOSING[ending.status], spared)
+    if base is not None and _steps(fold) == _steps(base):
+        chunks += [{"type": "start-step"}, {"type": "finish-step"}]
+    return tuple(chunks)
+
+
+def _steps(fold: FoldState) -> int:
+    return sum(map(is_step, fold.entries))

@@ -1,13 +1,15 @@
 """What a session has said so far, from one snapshot: the outline is taken without an await, the contents follow.
 
-Stored messages of ended runs only change by an erasure, so reading them after the outline was taken shows the same
-moment unless there was one meanwhile: then it is taken again.
+Stored messages of ended runs change only when something is decided, another run goes on with them, or they are erased,
+so reading them after the outline was taken shows the same moment, or is done again.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 from strandline.core.branch import Place, branches
 from strandline.core.offset import Cursor
@@ -43,48 +45,99 @@ class History:
 
 
 async def history(session: LiveSession, store: Store) -> History:
-    """All of the active path (PROTOCOL §6.6), without what was spawned beside it."""
-    return await _page(session, store, len(session.state.messages), None, None, spawned=False)
+    """The active path up to the reply that is being written (PROTOCOL §6.6), without what was spawned beside it. What
+    is being written is left out, with what earlier runs have written of it."""
+    settled = settled_path(session.state)
+    return await _page(session, store, settled, len(session.state.messages), None, None, spawned=False)
+
+
+def settled_path(state: SessionState) -> list[MessageRecord]:
+    """The active path before the first reply that is being written. What comes after that is for who can show more
+    than one thing that is still to come: a client that appends the reply to its history would show it in the wrong
+    place."""
+    writing = {run.message for run in state.active()}
+    return list(takewhile(lambda message: message.version not in writing, state.path()))
 
 
 async def page(
-    session: LiveSession, store: Store, limit: int, *, before: str | None = None, after: str | None = None
+    session: LiveSession,
+    store: Store,
+    limit: int,
+    *,
+    before: str | None = None,
+    after: str | None = None,
+    path: list[MessageRecord] | None = None,
 ) -> History:
-    """One page of the active path (PROTOCOL §8.6), and what has been spawned beside it. Raises Unprocessable for a
-    ``before`` or ``after`` that is not on it, NotFound for a session that was deleted meanwhile."""
-    return await _page(session, store, limit, before, after, spawned=True)
+    """One page of the active path (PROTOCOL §8.6), and what has been spawned beside it; or of ``path``. Raises
+    Unprocessable for a ``before`` or ``after`` that is not on it, NotFound for a session that was deleted meanwhile."""
+    shown = session.state.path() if path is None else path
+    return await _page(session, store, shown, limit, before, after, spawned=path is None)
 
 
 async def _page(
-    session: LiveSession, store: Store, limit: int, before: str | None, after: str | None, *, spawned: bool
+    session: LiveSession,
+    store: Store,
+    path: list[MessageRecord],
+    limit: int,
+    before: str | None,
+    after: str | None,
+    *,
+    spawned: bool,
 ) -> History:
-    state, erasures = session.state, session.feed.erasures
-    active, shown, path = state.active(), state.writing(), state.path()
-    found = page_of(path, {run.message for run in active}, limit, before=before, after=after)
+    state = session.state
+    active = state.active()
+    # A message that a continuation is writing is in a page as it was before: the feed goes on from there.
+    known = {run.message: base for run in active if spawned and (base := session.live[run.id].base) is not None}
+    hidden = {run.message for run in active} - known.keys()
+    found = page_of(path, hidden, limit, before=before, after=after)
     if found is None:
         name = "before" if before is not None else "after"
         raise Unprocessable(f"`{name}` is not a message of this conversation (any more).", code="unknown-message")
-    epoch = state.record.epoch
+    epoch, current = state.record.epoch, state.current()
     writing = [run for run in state.runs.values() if run.active] if spawned else active
     cursor = Cursor(epoch, writing[0].first_seq, 0) if writing else session.feed.cursor(epoch)
     runs = _runs_of(state, found.messages)
-    listed = {*(message.version for message in found.messages), *(run.message for run in shown)}
-    places = branches(state.messages, [message for message in path if message.version in listed])
-    versions = [message.version for message in found.messages]
+    listed = {*(message.version for message in found.messages), *(run.message for run in state.writing())}
+    places = branches(state.messages, [message for message in state.path() if message.version in listed])
     unfinished = {run.message for run in writing}
+    versions = [message.version for message in found.messages]
     others = (
         [each for each in beside(state, versions, MOST_SPAWNED) if each.version not in unfinished] if spawned else []
     )
-    messages = await store.messages(session.id, [*versions, *[each.version for each in others]])
+    wanted = [message for message in found.messages if message.version not in known]
+    contents = await contents_of(session, store, [*wanted, *others])
+    if contents is None:
+        # Something was decided meanwhile: with what was read, the feed would say that twice.
+        path = state.path() if spawned else settled_path(state)
+        return await _page(session, store, path, limit, before, after, spawned=spawned)
+    for message in found.messages:
+        base = known.get(message.version)
+        if base is not None:
+            contents[message.version] = replace(message, parts=tuple(base.parts()), metadata=base.metadata)
+    on_path, off_path = (
+        [contents[each.version] for each in each_of if each.version in contents] for each_of in (found.messages, others)
+    )
+    return History(on_path, runs, current, cursor, found.before, found.after, places, off_path)
+
+
+async def contents_of(
+    session: LiveSession, store: Store, messages: Sequence[MessageRecord]
+) -> dict[str, MessageRecord] | None:
+    """What these messages of an outline say, by version; None when one of them was erased, or another run has gone
+    on with it, since.
+    Raises NotFound for a session that was deleted meanwhile."""
+    erasures = session.feed.erasures
+    stored = await store.messages(session.id, [message.version for message in messages])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
     if session.feed.erasures != erasures:
-        return await _page(session, store, limit, before, after, spawned=spawned)
+        return None
     # What the store has deleted already is published in a moment.
-    on_path = [message for message in messages if not message.spawned and not message.deleted]
-    off_path = [message for message in messages if message.spawned and not message.deleted]
-    newest = shown[-1] if shown else None
-    return History(on_path, runs, newest, cursor, found.before, found.after, places, off_path)
+    found = {message.version: message for message in stored if not message.deleted}
+    if any(message.version in found and found[message.version].run != message.run for message in messages):
+        await asyncio.sleep(0)  # it may be in the store, and not published yet
+        return None
+    return found
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

@@ -72,6 +72,7 @@ class Janitor:
         self._runner.check_deadlines(now)
         self._journal.poke(now)
         self._sessions.forget_idle(now)
+        await self._expire_decisions()
         truncate = now - self._truncated_at >= _TRUNCATE_EVERY
         await self._store.checkpoint(truncate=truncate)
         if truncate:
@@ -83,3 +84,12 @@ class Janitor:
                 self._sessions.tally.segments_expired += expired
                 extra = {"action": "log-expired", "segments": expired}
                 logger.info("%d log segments were older than the retention", expired, extra=extra)
+
+    async def _expire_decisions(self) -> None:
+        """One that cannot be expired must not keep the others waiting."""
+        for decision in await self._store.due(self._clock.now()):
+            try:
+                await self._sessions.expire(decision)
+            except StrandlineError as exc:
+                extra = {"action": "decision-not-expired", "session": decision.session, "run": decision.run}
+                logger.warning("the decision %s could not be expired: %s", decision.id, exc, extra=extra)

@@ -42,7 +42,7 @@ class Listener(Protocol):
     """Who is told, in the same step, that a commit was published or has finally failed."""
 
     def published(self, session: LiveSession, change: Change) -> None:
-        """Runs of ``change`` have started or ended."""
+        """Runs of ``change`` have started or ended, or decisions were made."""
 
     def deleted(self, session: LiveSession) -> None:
         """The session is gone."""
@@ -376,7 +376,7 @@ class Journal:
                 live.pending.release()
             if work.command is not None and work.decided is not None:
                 resolve(work.command, work.decided.answer)
-            if work.change.runs:
+            if work.change.runs or work.change.decisions:
                 self._listener.published(session, work.change)
             if work.deletes:
                 self._listener.deleted(session)

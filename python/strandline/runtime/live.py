@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 
 from strandline.core.checkpoints import Checkpoints
+from strandline.core.chunks import STEERING
 from strandline.core.coalesce import Coalescer
 from strandline.core.erasing import Erasure, without
-from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, frames_in
+from strandline.core.events import Appended, Chunk, Event, MessageReset, RunClaimed, RunStarted, Steered, frames_in
 from strandline.core.message import FoldError, FoldState
 from strandline.core.offset import Cursor
 from strandline.core.session import Change, Content, SessionState
@@ -24,6 +25,10 @@ from strandline.runtime.feed import Entry, Feed, Row
 from strandline.runtime.readers import Readers
 
 logger = logging.getLogger("strandline.session")
+
+
+MAX_RECEIPTS = 256
+"""Messages per session that are known to have been told to an agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,40 @@ class Caller:
     def by(self) -> str:
         """How events name this caller."""
         return f"user:{self.user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What somebody told a running agent: a user message that has not become one. ``by`` is who, as events name it;
+    ``caller`` the same as the agent knows it, None after a restart."""
+
+    id: str
+    parts: tuple[Mapping[str, Any], ...]
+    by: str
+    at: int
+    metadata: Any = None
+    caller: Caller | None = None
+
+    @property
+    def text(self) -> str:
+        """All of its text."""
+        return "\n\n".join(str(part["text"]) for part in self.parts if part.get("type") == "text")
+
+    @property
+    def device(self) -> str | None:
+        """The device that it came from, if that is known."""
+        return self.caller.device if self.caller is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """That an agent was told a message: the run, the number of the event, and how to know the request again."""
+
+    run: str
+    message_id: str
+    parts: tuple[Mapping[str, Any], ...]
+    seq: int
+    key: str | None = None
 
 
 class Pending(Coalescer):
@@ -101,16 +140,19 @@ class Claimed:
 
 
 class LiveRun:
-    """An active run: what it has published (``fold``, up to ``position``) and what it has pending. ``base`` is what its
-    message said before it, None where that was nothing; ``checkpoints`` those that it has passed; ``claimed``: None as
-    long as no remote agent has taken it."""
+    """An active run: what it has published (``fold``, up to ``position``), what it has pending, and the ``notes`` that
+    its agent was told and has not taken, by id, as far as the log says. ``base`` is what its message said before it,
+    None where that was nothing; ``began``: the number of its start; ``checkpoints`` those that it has passed;
+    ``claimed``: None as long as no remote agent has taken it."""
 
     __slots__ = (
         "_epoch",
+        "_listening",
         "_place",
         "_snapshots",
         "_waiters",
         "base",
+        "began",
         "broken",
         "caller",
         "checkpoints",
@@ -118,21 +160,33 @@ class LiveRun:
         "fold",
         "id",
         "message",
+        "notes",
         "over",
         "pending",
     )
 
-    def __init__(self, run_id: str, message: str, fold: FoldState, caller: Caller, position: Cursor) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        message: str,
+        message_id: str,
+        caller: Caller,
+        position: Cursor,
+        base: FoldState | None = None,
+    ) -> None:
         self.id = run_id
         self.message = message
-        self.fold = fold
-        self.base = fold.fork() if fold.entries or fold.metadata is not None else None
+        self.base = base
+        self.fold = self.begun(message_id)
         self.checkpoints = Checkpoints()
         self.caller = caller
         self._epoch = position.epoch
         self._place = (position.seq, position.frame)
         self.pending = Pending()
         self.claimed: Claimed | None = None
+        self.notes: dict[str, Note] = {}
+        self._listening: list[asyncio.Future[None]] = []
+        self.began: int | None = None
         self.over = False
         self.broken = False
         self._snapshots: dict[str, bytes] = {}
@@ -151,6 +205,10 @@ class LiveRun:
             made = self._snapshots[form] = make(self.fold)
         return made
 
+    def begun(self, message_id: str) -> FoldState:
+        """What the message says when the run has started and nothing was appended yet."""
+        return started(message_id) if self.base is None else self.base.fork()
+
     def end(self) -> None:
         """The run is over: nothing is taken from it any more, and nobody joins it."""
         self.over = True
@@ -160,6 +218,7 @@ class LiveRun:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+        self._wake()
 
     async def ended(self) -> None:
         """Return when the run is over."""
@@ -172,6 +231,19 @@ class LiveRun:
     def first(self) -> tuple[Chunk, ...]:
         """The chunks that say ``base``: what a message that is started over says at once."""
         return tuple(again(self.base)) if self.base is not None else ()
+
+    async def told(self) -> None:
+        """Wait until there is another note, or the run is over."""
+        if not self.over:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._listening.append(waiter)
+            await waiter
+
+    def _wake(self) -> None:
+        listening, self._listening = self._listening, []
+        for waiter in listening:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def replay(self, seq: int, event: Event) -> None:
         """Take in one committed event of this run. One that does not fold is a defect of ours, which may cost this run
@@ -192,6 +264,10 @@ class LiveRun:
             self._place = (seq, frames_in(event))
             if event.sent is not None and self.claimed is not None:
                 self.claimed.sent = event.sent
+            if self.notes:
+                for chunk in event.chunks:
+                    if chunk["type"] == STEERING:
+                        self.notes.pop(chunk["id"], None)
             return
         self.checkpoints.take(seq, event)
         if isinstance(event, RunClaimed):
@@ -199,7 +275,11 @@ class LiveRun:
             if event.claim is not None:
                 claims[event.claim] = event.producer
             self.claimed = Claimed(event.producer, event.holder, claims)
+        elif isinstance(event, Steered):
+            self.notes[event.message_id] = Note(event.message_id, event.parts, event.by, event.at, event.metadata)
+            self._wake()
         elif isinstance(event, RunStarted):
+            self.began = seq
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
             self.fold = started(event.message_id)
@@ -264,6 +344,7 @@ class LiveSession:
         "oldest_at",
         "owed",
         "readers",
+        "receipts",
         "segmented",
         "state",
         "stored",
@@ -280,6 +361,7 @@ class LiveSession:
         self.oldest_at: float | None = None
         self.readers = Readers(self.feed)
         self.owed: list[Promise] = []
+        self.receipts: dict[str, Receipt] = {}
         self.touched = at
 
     @property
@@ -296,6 +378,12 @@ class LiveSession:
             and not self.owed
             and self.segmented == self.feed.last_seq
         )
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Know this message again. The oldest receipt is forgotten when there are too many."""
+        self.receipts[receipt.message_id] = receipt
+        if len(self.receipts) > MAX_RECEIPTS:
+            del self.receipts[next(iter(self.receipts))]
 
     def unsegmented(self) -> list[Row]:
         """The events that are not in a log segment yet."""
@@ -318,9 +406,10 @@ class LiveSession:
                 self.live[run.id] = LiveRun(
                     run.id,
                     run.message,
-                    folds.get(run.id) or started(run.message_id),
+                    run.message_id,
                     caller or Caller(user=run.author.removeprefix("user:")),
                     Cursor(self.state.record.epoch, run.first_seq, 0),
+                    folds.get(run.id),
                 )
         for entry in entries:
             live = self.live.get(entry.run) if entry.run is not None else None

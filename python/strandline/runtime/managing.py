@@ -15,11 +15,12 @@ from strandline.runtime.stopping import DELETED, stop_events
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is to become of a session's title and archive flag; None leaves it as it is. A new title is a tuple of one,
-    so that it can be None too."""
+    """What is to become of a session's title, archive flag and submit policy; None leaves it as it is. What is new and
+    can be None too is a tuple of one."""
 
     title: tuple[str | None] | None = None
     archived: bool | None = None
+    submit: tuple[str | None] | None = None
 
 
 def create(session: LiveSession, owner: str, by: str, title: str | None, at: int) -> Decided:
@@ -29,12 +30,13 @@ def create(session: LiveSession, owner: str, by: str, title: str | None, at: int
 
 
 def change(session: LiveSession, changes: Changes, by: str, at: int) -> Decided:
-    """Rename or archive; no event where nothing changes. Answers with the session."""
+    """Rename, archive, set the policy; no event where nothing changes. Answers with the session."""
     record = session.state.record
     title = changes.title[0] if changes.title is not None else record.title
     archived = changes.archived if changes.archived is not None else record.archived
-    same = (title, archived) == (record.title, record.archived)
-    events = () if same else (SessionChanged(at, by, title, archived, record.submit),)
+    submit = changes.submit[0] if changes.submit is not None else record.submit
+    same = (title, archived, submit) == (record.title, record.archived, record.submit)
+    events = () if same else (SessionChanged(at, by, title, archived, submit),)
     return Decided(events, lambda: session)
 
 

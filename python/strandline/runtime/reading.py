@@ -12,16 +12,17 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from strandline.codecs import ai_sdk, native
 from strandline.codecs.sse import DONE, OPENING
+from strandline.core.decisions import told
 from strandline.core.events import Event, RunEnded
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
-from strandline.core.replay import Tail, Whole
+from strandline.core.replay import Own, Tail, Whole
 from strandline.core.session import Content
-from strandline.core.unfold import unfold, unfold_message
+from strandline.core.unfold import revive, unfold, unfold_message
 from strandline.runtime.feed import Entry, Feed, Frames
 from strandline.runtime.live import LiveRun, LiveSession, SessionGone
 from strandline.runtime.readers import Reader
@@ -48,7 +49,7 @@ Encode = Callable[[str, int, Event], Frames]
 async def ai_sdk_stream(
     session: LiveSession,
     store: Store,
-    plan: Tail | Whole,
+    plan: Tail | Whole | Own,
     reader: Reader,
     *,
     major: int,
@@ -61,6 +62,18 @@ async def ai_sdk_stream(
     if isinstance(plan, Tail):
         cursor = plan.cursor
         yield OPENING
+    elif isinstance(plan, Own):
+        # The run has started with the event after the one that queued it, in the same commit.
+        cursor = Cursor(epoch, session.state.runs[plan.run].first_seq + 1, 1)
+        yield OPENING
+        try:
+            begun = await _begun(session, store, plan.run)
+        except SessionGone:
+            yield ai_sdk.RESYNC_FRAME
+            return
+        reader.hand(cursor)
+        yield ai_sdk.snapshot(major, begun, cursor)
+        reader.handed()
     elif (live := session.live.get(plan.run)) is not None:
         # Folded at the last published event, and the cursor set there, with no await in between (DESIGN §14.4).
         cursor = live.position
@@ -174,6 +187,21 @@ def _turn(epoch: str, events: Sequence[Due], upto: int, first: int = 0, skip: in
     if joined:
         pieces.append(Piece(bytes(joined), cursor))
     return Turn(tuple(pieces), upto)
+
+
+async def _begun(session: LiveSession, store: Store, run_id: str) -> list[dict[str, Any]]:
+    """What a continuation begins with: what was decided is not among its events. Raises SessionGone."""
+    run, live = session.state.runs[run_id], session.live.get(run_id)
+    decided = [each for each in session.state.decisions.values() if each.run == run.parent_run]
+    if live is not None:
+        fold = live.fold
+    else:
+        found = await store.messages(session.id, [run.message])
+        if session.feed.deleted or not found:
+            raise SessionGone(session.id)
+        fold = revive(run.message_id, found[0].parts or (), found[0].metadata)
+    chunks: list[dict[str, Any]] = [{"type": "start", "messageId": run.message_id}]
+    return chunks + [chunk for each in decided for chunk in told(each, fold)]
 
 
 def _snapshot(live: LiveRun, major: int) -> bytes:

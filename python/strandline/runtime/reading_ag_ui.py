@@ -14,7 +14,8 @@ from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.unfold import revive
 from strandline.errors import Conflict
-from strandline.runtime.ag_ui_frames import Encoding, Expired, told, wire_id
+from strandline.runtime.ag_ui_frames import Encoding, told, wire_id
+from strandline.runtime.bases import Expired
 from strandline.runtime.live import LiveSession, SessionGone
 from strandline.runtime.readers import Reader
 from strandline.runtime.reading import PIECE, MessageGone, stored_content
@@ -41,20 +42,25 @@ class Begun:
     erasures: int = 0
 
 
-async def begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
-    """Read a run up to now. Without ``cursor`` the reader is sent all of it, else what follows strictly after.
+async def begin(
+    session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None, *, own: bool = False
+) -> Begun:
+    """Read a run up to now. Without ``cursor`` the reader is sent all of its message, or, with ``own``, all that the
+    run itself adds to it; else what follows strictly after.
 
     Raises Conflict (``resync``) for a cursor that cannot be continued: it names no frame of this run, the log has been
     let go, or the message has changed since in a way that only a fresh reader can be shown.
     """
     try:
-        return await _begin(session, store, run, cursor)
+        return await _begin(session, store, run, cursor, own)
     except (Expired, FoldError):
+        if own:
+            raise resync() from None
         # A log that does not fold was reported where it was published. What is stored of the run can be shown.
         return await _stored(session, store, session.state.runs[run.id], cursor)
 
 
-async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None) -> Begun:
+async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cursor | None, own: bool) -> Begun:
     epoch, erasures = session.state.record.epoch, session.feed.erasures
     at = run.first_seq if cursor is None else cursor.seq
     begun = Begun([], at, erasures=erasures)
@@ -65,16 +71,16 @@ async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cur
         for each in events:
             if isinstance(each.event, Erased):
                 raise Expired  # what it said is no longer in the log
-            frames = each.frames
+            frames = each.of_run
             begun.over = isinstance(each.event, RunEnded)
             begun.cursor = Cursor(epoch, each.seq, len(frames)) if frames else begun.cursor
             if cursor is not None and each.seq == at:
                 if cursor.frame > len(frames):
                     raise resync()
                 frames = frames[cursor.frame :]
-            if frames and each.recap is not None:
-                if cursor is not None:
-                    raise resync()
+            if frames and each.resync and (cursor is not None or own):
+                raise resync()
+            if frames and each.recap is not None and cursor is None and not own:
                 begun.first = [each.recap]
             else:
                 begun.first += frames
@@ -82,7 +88,7 @@ async def _begin(session: LiveSession, store: Store, run: RunRecord, cursor: Cur
     if not begun.over and _is_past(session, run.id, begun.position):
         raise Expired
     if session.feed.erasures != erasures:
-        return await _begin(session, store, run, cursor)  # what was read may have been deleted meanwhile
+        return await _begin(session, store, run, cursor, own)  # what was read may have been deleted meanwhile
     return begun
 
 
@@ -97,7 +103,8 @@ async def _stored(session: LiveSession, store: Store, run: RunRecord, cursor: Cu
     except (SessionGone, MessageGone):
         raise resync() from None
     fold = revive(run.message_id, parts, metadata)
-    whole = ag_ui.finished(session.id, run, fold, session.state.record.epoch, wire_id(session))
+    pending = [each for each in session.state.waiting(run.message) if each.run == run.id]
+    whole = ag_ui.finished(session.id, run, fold, pending, session.state.record.epoch, wire_id(session))
     return Begun([whole], run.first_seq, over=True, erasures=session.feed.erasures)
 
 
@@ -129,9 +136,9 @@ async def ag_ui_stream(
                 if isinstance(each.event, Erased):
                     yield bytes(joined) + ag_ui.RESYNC_FRAME
                     return
-                joined += b"".join(each.frames)
-                if each.frames:
-                    reader.hand(Cursor(epoch, each.seq, len(each.frames)))
+                joined += b"".join(each.of_run)
+                if each.of_run:
+                    reader.hand(Cursor(epoch, each.seq, len(each.of_run)))
                 if isinstance(each.event, RunEnded) or each.resync:
                     yield bytes(joined)
                     reader.handed()

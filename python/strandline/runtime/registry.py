@@ -64,6 +64,11 @@ class Registry:
         self.at_close: list[Callable[[], None]] = []
         self.elsewhere: Callable[[str], bool] = lambda agent: False
 
+    @property
+    def clock(self) -> Clock:
+        """What tells the time here, and makes up ids."""
+        return self._clock
+
     def in_memory(self) -> list[LiveSession]:
         """Every session that is loaded."""
         return list(self._live.values())

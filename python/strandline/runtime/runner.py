@@ -68,6 +68,7 @@ class Runner:
                 self._launch(session, session.live[run.id], run)
             elif not run.active:
                 self._finished(session, run)
+        self.sessions.advance(session)
 
     def deleted(self, session: LiveSession) -> None:
         """Nothing of it is left."""
@@ -78,7 +79,7 @@ class Runner:
         self.sessions.lost_track()
         for session in self.sessions.reachable():
             session.feed.fail("store-unavailable")
-            for live in list(session.live.values()):
+            for live in _running(session):
                 task = self._tasks.pop(live.id, None)
                 if task is not None:
                     task.cancel()
@@ -90,6 +91,7 @@ class Runner:
         """Commits succeed again: readers may come back."""
         for session in self.sessions.reachable():
             session.feed.fail(None)
+            self.sessions.advance(session)
 
     def unwritable(self, session: LiveSession, live: LiveRun) -> None:
         """The run has said something that cannot be written down: it cannot go on."""
@@ -107,7 +109,8 @@ class Runner:
                 self.sessions.enqueue_end(session, live, ending, "server")
 
     async def drain(self, grace: float) -> None:
-        """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost."""
+        """Shut down: take no new runs, let the running ones finish for ``grace`` seconds, end the rest as lost. What is
+        queued is left to the next process."""
         self.sessions.accepting = False
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -124,7 +127,7 @@ class Runner:
         active = [
             (session, live)
             for session in self.sessions.in_memory()
-            for live in list(session.live.values())
+            for live in _running(session)
             if live.id not in self._elsewhere
         ]
         left = [live for session, live in active if self.sessions.can_recover(session.state.runs[live.id])]
@@ -264,6 +267,12 @@ class Runner:
                 run.id,
                 extra={"action": "on-end-not-called", "session": session.id, "run": run.id},
             )
+
+
+def _running(session: LiveSession) -> list[LiveRun]:
+    """The runs whose agents were called."""
+    runs = session.state.runs
+    return [live for live in session.live.values() if runs[live.id].status is Status.RUNNING]
 
 
 def _log_start(run: RunRecord) -> None:

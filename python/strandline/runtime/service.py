@@ -131,6 +131,7 @@ class Service:
         self._janitor = asyncio.get_running_loop().create_task(janitor.run(), name="strandline-janitor")
         self._watchdog = Watchdog()
         self._watchdog.start()
+        sessions.begin()
         logger.info("sessions are served", extra={"action": "started", "batch": number})
 
     async def purge(self) -> bool:

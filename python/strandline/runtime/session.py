@@ -14,23 +14,34 @@ from typing import Any
 from strandline.codecs import native
 from strandline.core import intake
 from strandline.core.chunks import has_lone_surrogate
-from strandline.core.events import Checkpointed, Chunk
+from strandline.core.events import Checkpointed, Chunk, Steered
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import AnnotationRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
-from strandline.errors import NotFound, RunOver, ShuttingDown, Unprocessable
+from strandline.core.unfold import revive
+from strandline.errors import Conflict, NotFound, RunOver, ShuttingDown, Unprocessable
 from strandline.runtime import annotating, editing, managing, promises, speaking
+from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.history import History, history
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, SessionGone, started
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Receipt, SessionGone
 from strandline.runtime.memory import stop_names
 from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
 from strandline.runtime.spawning import spawn_events
-from strandline.runtime.stopping import IDLE, REMEMBERED, named_run, stop_run, with_spawned
-from strandline.runtime.submitting import May, Submissions, no_such_session
+from strandline.runtime.steering import answered, tell, told_already
+from strandline.runtime.stopping import (
+    IDLE,
+    REMEMBERED,
+    named_run,
+    stop_all,
+    stop_run,
+    unnamed_run,
+    with_spawned,
+)
+from strandline.runtime.submitting import May, no_such_session
 
 
 class _Changed(Exception):
@@ -45,7 +56,7 @@ class Recovered:
     again: int
 
 
-class Sessions(Submissions):
+class Sessions(Decisions):
     """The use cases. One per store."""
 
     kinds: annotating.Kinds
@@ -78,21 +89,27 @@ class Sessions(Submissions):
         message_id: str | None,
         key: str | None,
         reason: str,
+        agent: str | None = None,
+        every: bool = False,
     ) -> dict[str, Any]:
-        """End a run (PROTOCOL §6.4); the answer is the body of the response."""
+        """End a run, those of an agent, or every one (PROTOCOL §6.4); the answer is the body of the response."""
         self.tally.stops += 1
         began = self._clock.monotonic()
         names = (run, message_id, key)
         session = await self.find(session_id)
         if session is None or not may(session.state.record):
             return self._remember(session_id, caller, *names, reason)
+
+        def decide(session: LiveSession) -> Decided:
+            if every or agent is not None:
+                return stop_all(session, agent, caller.by, reason, self._clock.now(), self._clock.mint)
+            return self._stop(session, caller, *names, reason)
+
         try:
-            answer: dict[str, Any] = await self.journal.decide(
-                session, lambda session: self._stop(session, caller, *names, reason)
-            )
+            answer: dict[str, Any] = await self.journal.decide(session, decide)
         except SessionGone:
             return self._remember(session_id, caller, *names, reason)
-        if answer["stopped"]:
+        if answer.get("stopped") or answer.get("runs"):
             self.tally.stop_seconds.add(self._clock.monotonic() - began)
         return answer
 
@@ -106,14 +123,13 @@ class Sessions(Submissions):
         reason: str,
     ) -> Decided:
         if run_id is None and message_id is None and key is None:
-            active = session.state.active()
-            if not active:
+            run = unnamed_run(session.state)
+            if run is None:
                 return Decided((), lambda: IDLE)
-            run: RunRecord | None = active[-1]
         else:
             run = named_run(session.state, run_id, message_id, key)
         if run is not None:
-            return stop_run(session, run, caller.by, reason, self._clock.now())
+            return stop_run(session, run, caller.by, reason, self._clock.now(), self._clock.mint)
         answer = self._remember(session.id, caller, run_id, message_id, key, reason)
         return Decided((), lambda: answer)
 
@@ -145,9 +161,37 @@ class Sessions(Submissions):
             at = self._clock.now()
             ends = end_events(session, live, ending, by, at)
             events, contents = with_spawned(session, live.id, ending.status, ends, at)
-            return Decided(events, lambda: None, contents)
+            left = answered(session, live, ending.status, at, self._clock.mint)
+            return Decided((*events, *left.events), lambda: None, contents, left.caller)
 
         return self.journal.enqueue(session, decide)
+
+    # ------------------------------------------------------------------ steering
+
+    async def steer(
+        self, session_id: str, message: intake.Incoming, run_id: str | None, caller: Caller, may: May, key: str | None
+    ) -> tuple[LiveSession, Receipt]:
+        """Tell a running agent something (PROTOCOL §14.3): the named run, else the newest that is running."""
+
+        def decide(session: LiveSession) -> Decided:
+            state = session.state
+            receipt = told_already(session, message.id, message.parts)
+            if receipt is not None:
+                return Decided((), lambda: (session, receipt))
+            if state.find(message.id) is not None:
+                raise Conflict(
+                    f"A message with the id {message.id!r} is already part of this session.", code="message-exists"
+                )
+            if run_id is not None and run_id not in state.runs:
+                raise NotFound("There is no such session or run.")
+            run = state.running() if run_id is None else state.runs[run_id]
+            if run is None or run.status is not Status.RUNNING:
+                raise Conflict("No agent is running that could be told; send a message instead.", code="not-running")
+            told = tell(session, run, message, caller, key, self._clock.now(), self._settings.chunk_limit)
+            return replace(told, answer=lambda: (session, told.answer()))
+
+        found: tuple[LiveSession, Receipt] = await self._decide_in(session_id, may, decide)
+        return found
 
     # ------------------------------------------------------------------ what a run does with its message as a whole
 
@@ -204,7 +248,10 @@ class Sessions(Submissions):
     async def stop_spawned(self, session: LiveSession, run_id: str, by: str) -> None:
         """The run that has spawned it wants it to end."""
         await self.journal.decide(
-            session, lambda session: stop_run(session, session.state.runs[run_id], by, "parent", self._clock.now())
+            session,
+            lambda session: stop_run(
+                session, session.state.runs[run_id], by, "parent", self._clock.now(), self._clock.mint
+            ),
         )
 
     # ------------------------------------------------------------------ what nobody asked for
@@ -353,8 +400,9 @@ class Sessions(Submissions):
 
     async def history(self, session: LiveSession, user: str) -> History:
         """The finished messages of the active path, and what is being written (PROTOCOL §6.6), from one snapshot."""
-        for run in session.state.writing()[-1:]:
-            self.owe(session, user, run.id)
+        current = session.state.current()
+        if current is not None:
+            self.owe(session, user, current.id)
         return await history(session, self.store)
 
     def resume(self, session: LiveSession, user: str, key: str | None) -> Plan:
@@ -365,9 +413,14 @@ class Sessions(Submissions):
         """Promise a replay: to who was given a history without it, or was told to read it anew."""
         promises.owe(session, user, run, None, self._clock.monotonic() + self._settings.owed_for)
 
-    async def context(self, session: LiveSession, parent: str | None) -> list[MessageRecord]:
-        """The path that ends at ``parent``, with content: what an agent is shown."""
-        versions = [message.version for message in session.state.path(parent)] if parent is not None else []
+    async def context(self, session: LiveSession, run: RunRecord) -> list[MessageRecord]:
+        """The path up to what the run answers, with content: what an agent is shown. To a continuation also the message
+        that it goes on with, as it is now. What others are writing just now is left out: it is not said yet."""
+        state = session.state
+        leaf = run.message if state.continues(run) else run.parent
+        writing = {each.message for each in state.active() if each.message != run.message}
+        path = state.path(leaf) if leaf is not None else []
+        versions = [each.version for each in path if each.version not in writing]
         # One may have been deleted since the path was looked at.
         return [message for message in await self.store.messages(session.id, versions) if not message.deleted]
 
@@ -391,7 +444,8 @@ class Sessions(Submissions):
 
     async def recover(self) -> Recovered:
         """Have the agents that can be recovered called again, for what an earlier process left unfinished; those that
-        live elsewhere go on; what else it left ends as ``lost``, with the words that it said."""
+        live elsewhere go on, and those that had not begun keep their place in the queue until ``begin``; what else it
+        left ends as ``lost``, with the words that it said."""
         waiting: list[asyncio.Future[Any]] = []
         lost: list[tuple[LiveSession, LiveRun]] = []
         again: list[tuple[LiveSession, LiveRun, RunRecord]] = []
@@ -400,7 +454,7 @@ class Sessions(Submissions):
             if session is None:
                 continue
             live = session.live[run.id] = await self._replayed(session, run, ALL_SEQS)
-            if run.status is Status.RUNNING and self.elsewhere(run.agent):
+            if run.status is Status.QUEUED or self.elsewhere(run.agent):
                 continue
             if self.can_recover(run) and not live.broken:
                 again.append((session, live, run))
@@ -435,7 +489,18 @@ class Sessions(Submissions):
         """A run as its events up to number ``upto`` leave it."""
         place = Cursor(session.state.record.epoch, run.first_seq, 0)
         caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
-        live = LiveRun(run.id, run.message, started(run.message_id), caller, place)
+        base = await self._base(session, run)
+        live = LiveRun(run.id, run.message, run.message_id, caller, place, base)
         for seq, line in await self.store.events(session.id, run.first_seq, upto, run.id):
-            live.replay(seq, native.decode(line))
+            event = native.decode(line)
+            live.replay(seq, event)
+            if isinstance(event, Steered):
+                session.keep_receipt(Receipt(event.run, event.message_id, event.parts, seq))
         return live
+
+    async def _base(self, session: LiveSession, run: RunRecord) -> FoldState | None:
+        """What the message said when a continuation began: the row of a message that is being written is left alone."""
+        if not session.state.continues(run):
+            return None
+        stored = await self.store.messages(session.id, [run.message])
+        return revive(run.message_id, stored[0].parts or (), stored[0].metadata) if stored else None

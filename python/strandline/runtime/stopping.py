@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from strandline.core.events import Event, StopRequested
@@ -12,6 +12,7 @@ from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.runtime.ending import Ending, end_events
 from strandline.runtime.live import Decided, LiveRun, LiveSession
+from strandline.runtime.steering import left_over
 
 PARENT_ENDED = "parent-ended"
 """The reason of spawned runs that were stopped because the run that had spawned them ended."""
@@ -38,6 +39,26 @@ def named_run(state: SessionState, run: str | None, message_id: str | None, key:
     return state.runs[found.run] if found.run is not None else None
 
 
+def stops(
+    session: LiveSession, runs: Iterable[RunRecord], by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> tuple[list[Event], dict[str, Content], str | None]:
+    """The stops of active runs and of those that they have spawned, and what their agents were told and never took; the
+    content of their messages; and the version that the active path ends at afterwards."""
+    whys = {run.id: (by, reason) for run in runs}
+    for run_id in list(whys):
+        for spawned in session.state.descendants(run_id):
+            whys.setdefault(spawned.id, ("server", PARENT_ENDED))
+    ended = [session.live[run_id] for run_id in whys]
+    events: list[Event] = []
+    contents: dict[str, Content] = {}
+    for live in ended:
+        more, content = stop_events(session, live, *whys[live.id], at)
+        events += more
+        contents |= content
+    left = left_over(session, ended, at, mint)
+    return [*events, *left.events], contents, left.leaf
+
+
 def stop_events(
     session: LiveSession, live: LiveRun, by: str, reason: str, at: int
 ) -> tuple[list[Event], dict[str, Content]]:
@@ -60,14 +81,30 @@ def with_spawned(
     return tuple(events), contents
 
 
-def stop_run(session: LiveSession, run: RunRecord, by: str, reason: str, at: int) -> Decided:
+def stop_run(
+    session: LiveSession, run: RunRecord, by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> Decided:
     """End a run, or answer with the end that is recorded."""
     state = session.state
     if not run.active:
         return Decided((), lambda: end_of(state, run.id, stopped=False))
-    live = session.live[run.id]
-    events, contents = with_spawned(session, run.id, Status.STOPPED, stop_events(session, live, by, reason, at), at)
-    return Decided(events, lambda: end_of(state, run.id, stopped=True), contents)
+    events, contents, _ = stops(session, (run,), by, reason, at, mint)
+    return Decided(tuple(events), lambda: end_of(state, run.id, stopped=True), contents)
+
+
+def stop_all(
+    session: LiveSession, agent: str | None, by: str, reason: str, at: int, mint: Callable[[str], str]
+) -> Decided:
+    """End every active run, or every one of ``agent``: those that are queued and those that were spawned included."""
+    state = session.state
+    runs = [run for run in state.runs.values() if run.active and agent in (None, run.agent)]
+    events, contents, _ = stops(session, runs, by, reason, at, mint)
+    return Decided(tuple(events), lambda: {"runs": [end_of(state, run.id, stopped=True) for run in runs]}, contents)
+
+
+def unnamed_run(state: SessionState) -> RunRecord | None:
+    """The run that a stop without name means: the newest that is running, else the next one that would be."""
+    return state.running() or state.current() or next(reversed(state.active()), None)
 
 
 def end_of(state: SessionState, run_id: str, *, stopped: bool) -> dict[str, Any]:

@@ -10,19 +10,23 @@ from dataclasses import replace
 from typing import Any
 
 from strandline.core import intake
-from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted, StopRequested
+from strandline.core.events import MessageCreated, RunEnded, RunQueued, RunStarted, StopRequested
+from strandline.core.policy import Admission, Occupied, Policy, Told, admit
 from strandline.core.records import RunRecord, SessionRecord
 from strandline.core.run import Status
-from strandline.core.session import Content, SessionState
-from strandline.errors import Conflict, ContinuationUnsupported, NotFound, ShuttingDown, TooMany, Unprocessable
+from strandline.core.session import SessionState
+from strandline.errors import Busy, Conflict, NotFound, ShuttingDown, TooMany, Unprocessable
 from strandline.runtime.clock import Clock
+from strandline.runtime.contents import Contents, NeedContents
 from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
-from strandline.runtime.live import Caller, Decided, LiveSession, SessionGone
+from strandline.runtime.live import Caller, Decided, LiveSession, Receipt, SessionGone
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
 from strandline.runtime.recovering import Recovery, no_recovery
 from strandline.runtime.registry import Registry
-from strandline.runtime.stopping import stop_events, with_spawned
+from strandline.runtime.steering import repeated, tell
+from strandline.runtime.stopping import stops
+from strandline.runtime.superseding import superseded
 from strandline.settings import Settings
 from strandline.stores.port import Store
 
@@ -45,10 +49,10 @@ class Submissions(Registry):
         super().__init__(store, clock, settings, tally)
         self.journal = journal
         self._stops = StopMemory(settings.stop_memory, settings.stop_memory_limit)
-        self._starting: dict[str, LiveSession] = {}
+        self._starting: dict[str, LiveSession | None] = {}
         self.recovery: Callable[[str], Recovery | None] = no_recovery
         """How the agent of this name is recovered."""
-        self.accepting = True
+        self.accepting = False
 
     def lost_track(self) -> None:
         """The decisions that were under way have failed."""
@@ -77,25 +81,29 @@ class Submissions(Registry):
 
     async def submit(
         self, session_id: str, request: intake.Request, caller: Caller, agent: str, may: May
-    ) -> tuple[LiveSession, RunRecord]:
-        """Start or find the run that this request is about (PROTOCOL §7). Raises the problems named there."""
+    ) -> tuple[LiveSession, RunRecord | Receipt]:
+        """Start or find the run that this request is about (PROTOCOL §7), or tell the agent that is running (§14.3).
+        Raises the problems named there."""
         known: dict[str, intake.Parts] = {}
+        contents = Contents()
         while True:
             session = await self.load_or_new(session_id, caller.user)
             version = intake.compared(request, session.state)
             if version is not None and version not in known:
                 await self._fetch(session, version, known)
             try:
-                run_id: str = await self.journal.decide(
-                    session, lambda session: self._submit(session, request, caller, agent, may, known)
+                run: str | Receipt = await self.journal.decide(
+                    session, lambda session: self._submit(session, request, caller, agent, may, known, contents)
                 )
             except _NeedParts as need:
                 await self._fetch(session, need.version, known)
+            except NeedContents as need:
+                await contents.fetch(session, self.store, need)
             except SessionGone:
                 continue
             else:
                 self.tally.submits += 1
-                return session, session.state.runs[run_id]
+                return session, run if isinstance(run, Receipt) else session.state.runs[run]
 
     def admit_run(self, session: LiveSession | None = None) -> None:
         """Raise TooMany when there are as many runs as there may be, those of ``session`` not counted."""
@@ -104,9 +112,10 @@ class Submissions(Registry):
         if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
 
-    def kept(self, agent: str, caller: Caller) -> Mapping[str, Any] | None:
-        """What of a request has to be in the log: an agent that can be called by another process needs its body."""
-        return caller.body if caller.body and (self.elsewhere(agent) or self.recovery(agent) is not None) else None
+    def kept(self, agent: str, caller: Caller, *, waits: bool = False) -> Mapping[str, Any] | None:
+        """What of a request has to be in the log: an agent that may be called by another process needs its body."""
+        later = waits or self.elsewhere(agent) or self.recovery(agent) is not None
+        return caller.body if caller.body and later else None
 
     async def _fetch(self, session: LiveSession, version: str, known: dict[str, intake.Parts]) -> None:
         known[version] = ()
@@ -121,6 +130,7 @@ class Submissions(Registry):
         agent: str,
         may: May,
         known: Mapping[str, intake.Parts],
+        contents: Contents,
     ) -> Decided:
         state = session.state
         if not session.stored:
@@ -136,52 +146,66 @@ class Submissions(Registry):
         version = intake.compared(request, state)
         if version is not None and version not in known:
             raise _NeedParts(version)
+        receipt = repeated(session, request)
+        if receipt is not None:
+            return Decided((), lambda: receipt)
         decision = intake.decide(request, state, known)
         if isinstance(decision, intake.Refuse):
             raise _refusal(decision)
         if isinstance(decision, intake.Attach):
             run_id = decision.run
             return Decided((), lambda: run_id)
-        return self._start(session, decision, request, caller, agent)
+        return self._start(session, decision, request, caller, agent, contents)
 
     def _start(
-        self, session: LiveSession, start: intake.Start, request: intake.Request, caller: Caller, agent: str
+        self,
+        session: LiveSession,
+        start: intake.Start,
+        request: intake.Request,
+        caller: Caller,
+        agent: str,
+        stored: Contents,
     ) -> Decided:
-        if not self.accepting:
-            raise ShuttingDown("The server is shutting down; send the message again in a moment.")
-        # What is started just now ends whatever was active in its session.
-        self.admit_run(session)
-        at = self._clock.now()
-        events: list[Event] = []
-        contents: dict[str, Content] = {}
-        for run in session.state.active():
-            live = session.live[run.id]
-            stopped = stop_events(session, live, caller.by, "superseded", at)
-            more, content = with_spawned(session, run.id, Status.STOPPED, stopped, at)
-            events += more
-            contents |= content
-        parent = start.parent
-        if start.create is not None:
-            created = start.create
-            parent = self._clock.mint("msg")
-            events.append(
-                MessageCreated(
-                    at, caller.by, parent, created.id, start.parent, created.role, created.parts, created.metadata
-                )
-            )
-        run_id, message = request.run or self._clock.mint("run"), self._clock.mint("msg")
-        body = self.kept(agent, caller)
-        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key, body=body))
+        at, state = self._clock.now(), session.state
         named = start.create.id if start.create is not None else None
         names = meant_by(request.key, named)
         reason = self._stops.find(caller.user, session.id, names, self._clock.monotonic())
+        policy = Policy(request.submit or state.record.submit or self._settings.submit)
+        admitted = admit(policy, start, state)
+        if isinstance(admitted, Occupied):
+            raise Busy("A reply is being written. Send the message when it has ended.", _shown(admitted.run))
+        if isinstance(admitted, Told) and start.create is not None and reason is None:
+            return tell(session, admitted.run, start.create, caller, request.key, at, self._settings.chunk_limit)
+        if not self.accepting:
+            raise ShuttingDown("The server is shutting down; send the message again in a moment.")
+        admission = admitted if isinstance(admitted, Admission) else Admission()
+        if reason is None:
+            self._check_room(session, admission)
+        events, contents, leaf = stops(session, admission.stops, caller.by, "superseded", at, self._clock.mint)
+        if not admission.waits:
+            # What waits for its turn waits for decisions as well; what starts takes the place of what is pending.
+            made, decided = superseded(state, stored, caller.by, at)
+            events, contents = [*made, *events], decided | contents
+        # What the agents that end here were told and never took comes first.
+        parent = leaf if start.parent == state.record.leaf else start.parent
+        if start.create is not None:
+            created, above = start.create, parent
+            parent = self._clock.mint("msg")
+            events.append(
+                MessageCreated(at, caller.by, parent, created.id, above, created.role, created.parts, created.metadata)
+            )
+        run_id, message = request.run or self._clock.mint("run"), self._clock.mint("msg")
+        waits = admission.waits and reason is None
+        body = self.kept(agent, caller, waits=waits)
+        events.append(RunQueued(at, caller.by, run_id, message, message, parent, agent, key=request.key, body=body))
         if reason is not None:
             events.append(StopRequested(at, caller.by, run_id, reason))
             events.append(RunEnded(at, caller.by, run_id, message, message, Status.STOPPED, reason))
             contents[message] = ((), None)
         else:
-            events.append(RunStarted(at, run_id, message, message))
-            self._starting[run_id] = session
+            if not waits:
+                events.append(RunStarted(at, run_id, message, message))
+            self._starting[run_id] = session if len(admission.stops) == len(session.live) else None
 
         def answer() -> str:
             self._starting.pop(run_id, None)
@@ -192,15 +216,46 @@ class Submissions(Registry):
 
         return Decided(tuple(events), answer, contents, caller)
 
+    def _check_room(self, session: LiveSession, admission: Admission) -> None:
+        """Raise TooMany where there are as many runs as there may be."""
+        roots = [run for run in session.state.roots() if run not in admission.stops]
+        waiting = sum(run.status is Status.QUEUED for run in roots)
+        if admission.waits and waiting >= self._settings.max_queued:
+            raise TooMany("Too many messages wait for their turn already.", code="too-many-queued", retry_after=5.0)
+        if not admission.waits and len(roots) - waiting >= self._settings.max_concurrent:
+            raise TooMany("Too many replies are being written in this session.", retry_after=2.0)
+        # Of the sessions whose runs all end by a start, only what is started counts.
+        self.admit_run(session if len(admission.stops) == len(session.live) else None)
+
+    # ------------------------------------------------------------------ the queue
+
+    def begin(self) -> None:
+        """From now on agents may be called: new messages are taken, and what an earlier process left in queues."""
+        self.accepting = True
+        for session in self.in_memory():
+            self.advance(session)
+
+    def advance(self, session: LiveSession) -> None:
+        """Let the queued run start whose turn has come, if there is one."""
+        if self.accepting and session.state.turn() is not None:
+            self.journal.enqueue(session, self._advance)
+
+    def _advance(self, session: LiveSession) -> Decided:
+        run = session.state.turn() if self.accepting else None
+        started = () if run is None else (RunStarted(self._clock.now(), run.id, run.message, run.message_id),)
+        return Decided(started, lambda: None)
+
 
 def no_such_session() -> NotFound:
     """Unknown and foreign sessions look alike."""
     return NotFound("There is no such session.")
 
 
+def _shown(run: RunRecord) -> dict[str, str]:
+    return {"id": run.id, "messageId": run.message_id, "status": run.status.value}
+
+
 def _refusal(refuse: intake.Refuse) -> Exception:
     if refuse.code == "invalid-message":
         return Unprocessable(refuse.detail, code=refuse.code)
-    if refuse.code == "continuation-unsupported":
-        return ContinuationUnsupported(refuse.detail)
     return Conflict(refuse.detail, code=refuse.code)

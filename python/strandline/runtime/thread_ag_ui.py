@@ -9,7 +9,8 @@ from strandline.codecs.sse import OPENING
 from strandline.core.events import run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
-from strandline.runtime.ag_ui_frames import Encoding, Expired, Told, encoded, told
+from strandline.runtime.ag_ui_frames import Encoding, Told, encoded, told
+from strandline.runtime.bases import Expired
 from strandline.runtime.live import LiveSession
 from strandline.runtime.readers import Reader
 from strandline.runtime.reading_ag_ui import CLOSED, REPLACED, UNAVAILABLE, pieces, resync
@@ -34,9 +35,15 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
 
 
 def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
-    """Where one goes on who has everything but the messages that are being written: before what is active begins."""
-    epoch = session.state.record.epoch
-    begins = [renewed.get(run.id, run.first_seq) for run in session.state.writing()]
+    """Where one goes on who has everything but the messages that are being written: before what is active begins. What
+    has waited begins when its turn has come: before that others may have said what is history by now."""
+    epoch, runs = session.state.record.epoch, session.state.runs
+    begins = []
+    shown = {run.id for run in session.state.writing()}
+    for live in session.live.values():
+        if live.began is not None and live.id in shown:
+            first = runs[live.id].first_seq
+            begins.append(renewed.get(live.id, first if live.began == first + 1 else live.began))
     return Cursor(epoch, min(begins), 0) if begins else Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ag_ui_logs import EPOCH, THREAD, Chunks, cursor_of, event_of, frames_of, log_of, whole
 from strandline.codecs.ag_ui import RESYNC_FRAME, Encoder, finished
-from strandline.core.events import Appended, MessageReset, RunEnded, RunQueued
+from strandline.core.events import Appended, DecisionRequested, MessageReset, RunEnded, RunQueued
 from strandline.core.message import FoldState
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
@@ -206,15 +206,29 @@ def test_how_a_run_ends(status: Status, expected: dict[str, Any]) -> None:
 
 
 def test_a_suspended_run_says_what_it_waits_for() -> None:
-    asked = {"type": "tool-approval-request", "approvalId": "ap", "toolCallId": "k"}
-    last = said([*CALL[:3], asked], Status.SUSPENDED, close=False)[-1]
+    log, _ = log_of(CALL[:3], status=None)
+    encoder = Encoder(THREAD, str)
+    for seq, event in log:
+        encoder.frames(EPOCH, seq, event)
+    for seq, (decision, kind, expires) in enumerate([("ap", "approval", 60_000), ("k", "tool", None)], 90):
+        asked = DecisionRequested(9, "r1", "m1", "m1", decision, kind, "k", "weather", {"a": 1}, expires)
+        assert encoder.frames(EPOCH, seq, asked) == ()
+    end = RunEnded(9, "a", "r1", "m1", "m1", Status.SUSPENDED, "awaiting-decisions")
+    last = event_of(encoder.frames(EPOCH, 99, end)[-1])
+    about = {"toolName": "weather", "input": {"a": 1}}
     assert last["outcome"]["interrupts"] == [
         {
             "id": "ap",
             "reason": "approval_required",
             "toolCallId": "m1:k",
-            "metadata": {"kind": "approval", "toolName": "weather", "input": {"a": 1}},
-        }
+            "metadata": {"kind": "approval", **about, "expiresAt": 60_000},
+        },
+        {
+            "id": "k",
+            "reason": "client_tool_input",
+            "toolCallId": "m1:k",
+            "metadata": {"kind": "client_tool", **about},
+        },
     ]
 
 
@@ -278,7 +292,7 @@ def test_a_run_whose_log_is_gone_is_told_from_what_is_stored_with_one_id_at_the_
     for chunk in [*TEXT, *CALL]:
         fold.push(chunk)
     run = RunRecord("r1", "c", "m1", "m1", None, "a", "u", Status.STOPPED, 1, 3, last_seq=9, reason="user")
-    frames = [each + b"\n\n" for each in finished(THREAD, run, fold, EPOCH, str).split(b"\n\n")[:-1]]
+    frames = [each + b"\n\n" for each in finished(THREAD, run, fold, [], EPOCH, str).split(b"\n\n")[:-1]]
     assert [cursor_of(frame) for frame in frames] == [None] * (len(frames) - 1) + [f"{EPOCH}.9.1"]
     assert event_of(frames[0])["type"] == "RUN_STARTED"
     assert event_of(frames[-1])["outcome"] == {"type": "cancelled"}

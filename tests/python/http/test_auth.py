@@ -230,6 +230,7 @@ def test_actions_are_what_the_routes_need() -> None:
         "submit",
         "edit",
         "stop",
+        "decide",
         "list",
         "manage",
         "delete",

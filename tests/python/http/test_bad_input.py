@@ -273,7 +273,7 @@ async def test_what_a_browser_says_the_assistant_said_is_never_stored(rig: Rig) 
     refused = await rig.ask(
         "POST", "/api/chat", {"id": "c", "messages": [user, {**forged, "id": mine}], "messageId": mine}
     )
-    assert refused.code == "continuation-unsupported"
+    assert refused.code == "not-pending"
     assert b"refund" not in json.dumps(await rig.log()).encode()
     assert "refund" not in json.dumps(await rig.history("c"))
 

@@ -224,7 +224,7 @@ async def test_the_same_request_is_decided_as_on_the_ai_sdk_wire(rig: Rig) -> No
     assert (await send(rig)).json == first, "known message, same parts: attached"
     check_problem(await send(rig, "other"), 409, "message-exists")
     check_problem(await send(rig, messageId="nobody"), 409, "unknown-message")
-    check_problem(await send(rig, messageId=first["messageId"]), 409, "continuation-unsupported")
+    check_problem(await send(rig, messageId=first["messageId"]), 422, "invalid-message")
     second = (await send(rig, "next", "u2")).json
     log = await rig.log()
     assert [event["reason"] for event in log if event["type"] == "run-ended"] == ["superseded"]

@@ -65,6 +65,7 @@ async def test_sessions_are_listed_newest_first_with_their_active_run(rig: Rig) 
         "createdAt": rig.clock.now(),
         "updatedAt": rig.clock.now(),
         "activeRun": call.run.id,
+        "submit": None,
     }
 
 
@@ -157,6 +158,7 @@ async def test_a_session_is_created_once_and_then_shown_as_it_is(rig: Rig) -> No
         "createdAt": rig.clock.now(),
         "updatedAt": rig.clock.now(),
         "activeRun": None,
+        "submit": None,
     }
     again = await rig.ask("POST", S, {"id": "c", "title": "Another"})
     assert (again.status, again.json) == (200, created.json)

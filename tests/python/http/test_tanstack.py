@@ -222,7 +222,10 @@ async def test_a_foreign_session_is_not_found(rig: Rig) -> None:
         ({"messages": [user("x", id="a b")]}, 422, "invalid-id"),
         ({"messages": [user("\ud800")]}, 400, "bad-request"),
         ({"messages": [user("x"), {"id": "t", "role": "tool", "content": "1"}]}, 409, "continuation-unsupported"),
-        ({"resume": [{"interruptId": "i", "status": "resolved"}]}, 409, "continuation-unsupported"),
+        ({"resume": [{"interruptId": "i", "status": "resolved"}]}, 404, "not-found"),
+        ({"resume": "x"}, 422, "invalid-request"),
+        ({"resume": [{"interruptId": "i", "status": "odd"}]}, 422, "invalid-request"),
+        ({"resume": [{"interruptId": 1, "status": "cancelled"}]}, 422, "invalid-id"),
     ],
 )
 async def test_what_cannot_be_taken_is_refused_and_leaves_nothing(

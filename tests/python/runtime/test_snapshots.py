@@ -13,7 +13,7 @@ from strandline.core.offset import Cursor
 from strandline.core.unfold import unfold
 from strandline.http import session_feed
 from strandline.runtime import reading
-from strandline.runtime.live import Caller, LiveRun, started
+from strandline.runtime.live import Caller, LiveRun
 from strandline.testing import fold_frames
 
 HERD = 50
@@ -133,7 +133,7 @@ def test_a_snapshot_is_let_go_when_the_run_goes_on_or_ends() -> None:
         made.append(len(unfold(fold)))
         return json.dumps(unfold(fold)).encode()
 
-    run = LiveRun("run", "msg", started("msg"), Caller("ann"), Cursor("e", 1, 0))
+    run = LiveRun("run", "msg", "msg", Caller("ann"), Cursor("e", 1, 0))
     assert run.snapshot("form", make) is run.snapshot("form", make)
     assert len(made) == 1
     run.snapshot("other", make)

@@ -1,0 +1,81 @@
+"""Decisions over HTTP (PROTOCOL §15): what is pending, and what is decided. The same on every wire."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from strandline.core import decisions
+from strandline.core.ids import check_id
+from strandline.core.records import SessionRecord
+from strandline.core.session import SessionState
+from strandline.errors import Forbidden, NotFound, Unprocessable
+from strandline.http.auth import Action, Identity
+from strandline.http.intake import answer_in, caller_of
+from strandline.http.problems import problem_route, read_json
+from strandline.runtime.service import Service
+from strandline.runtime.submitting import May
+
+Allowed = Callable[[Identity, Any, Action], bool]
+
+MAX_LISTED = 1000
+_FRESH = {"Cache-Control": "no-store"}
+
+
+def router(service: Service, identify: Callable[..., Any], allows: Allowed) -> APIRouter:
+    """The routes, without prefix; those of ``session_feed.py`` come after them."""
+    routes = APIRouter(route_class=problem_route(service.tally.refused))
+    settings = service.settings
+    who = Depends(identify)
+
+    @routes.get("/{session_id:anything}/decisions")
+    async def listed(session_id: str, request: Request, identity: Identity = who) -> Response:
+        session = await service.sessions.find(check_id(session_id, "id"))
+        if session is None or not allows(identity, session.state.record, Action.READ):
+            raise NotFound("There is no such session.")
+        every = request.query_params.get("all", "false")
+        if every not in ("true", "false"):
+            raise Unprocessable("`all` must be `true` or `false`.", code="invalid-request")
+        state = session.state
+        found = list(state.decisions.values()) if every == "true" else state.waiting()
+        return _json({"decisions": [decisions.plain(each) for each in found[-MAX_LISTED:]]})
+
+    @routes.post("/{session_id:anything}/decisions/{decision_id:anything}")
+    async def decide(session_id: str, decision_id: str, request: Request, identity: Identity = who) -> Response:
+        check_id(session_id, "id")
+        check_id(decision_id, "decision")
+        answer = answer_in(await read_json(request, settings.max_body))
+        answered, decision = await service.sessions.answer_one(
+            session_id, decision_id, answer, caller_of(identity, {}), may_decide(identity, allows)
+        )
+        run = answered.run.id if answered.run is not None else None
+        return _json({"decision": decisions.plain(decision), "run": run, "messageId": decision.message_id})
+
+    return routes
+
+
+def may_decide(identity: Identity, allows: Allowed) -> May:
+    """Whether somebody may decide in a session. That it exists is no secret to who may read it."""
+
+    def may(record: SessionRecord | None) -> bool:
+        if not allows(identity, record, Action.READ):
+            return False
+        if not allows(identity, record, Action.DECIDE):
+            raise Forbidden("This is for somebody else to decide.", code="not-yours-to-decide")
+        return True
+
+    return may
+
+
+def pending_plain(state: SessionState, *, content: bool = True) -> list[dict[str, Any]]:
+    """The decisions that a session waits for, as its snapshots show them (PROTOCOL §8.8)."""
+    shown = [decisions.plain(each) for each in state.waiting()]
+    return shown if content else [{**each, "input": None} for each in shown]
+
+
+def _json(data: object) -> Response:
+    return Response(orjson.dumps(data), media_type="application/json", headers=_FRESH)

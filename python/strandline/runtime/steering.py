@@ -1,0 +1,100 @@
+"""Telling a running agent something (PROTOCOL §14.3): how a note gets to it, and what becomes of one that it never
+took.
+
+A note is in the log before the agent sees it. It is acknowledged by a ``steering-message`` chunk in the reply, or
+turned into a user message by the commit that ends the run: never both, never neither, whatever way the run ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import orjson
+
+from strandline.core.events import Event, MessageCreated, RunQueued, Steered
+from strandline.core.intake import SUBMIT, Incoming, Parts, Request
+from strandline.core.records import RunRecord
+from strandline.core.run import Status
+from strandline.errors import BodyTooLarge, Conflict, TooMany
+from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Note, Receipt
+
+MAX_NOTES = 100
+"""Notes that one run may have not taken yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOver:
+    """What becomes of notes that nobody took: ``events`` for the commit that ends their runs, ``leaf`` the version that
+    the active path then ends at, ``caller`` that of the run that answers them, if one is queued."""
+
+    events: tuple[Event, ...]
+    leaf: str | None
+    caller: Caller | None = None
+
+
+def repeated(session: LiveSession, request: Request) -> Receipt | None:
+    """What a request was answered that is made again after its message was told to an agent. Raises Conflict."""
+    if request.last is None or request.message_id is not None:
+        return None
+    if request.trigger == SUBMIT:
+        return told_already(session, request.last.id, request.last.parts)
+    receipt = session.receipts.get(request.last.id)
+    return receipt if receipt is not None and request.run is not None and receipt.key == request.run else None
+
+
+def told_already(session: LiveSession, message_id: str, parts: Parts) -> Receipt | None:
+    """The receipt of a note with this id, if there was one. Raises Conflict when that said something else."""
+    receipt = session.receipts.get(message_id)
+    if receipt is not None and receipt.parts != parts:
+        raise Conflict(
+            f"The id {message_id!r} was used for something else that an agent was told in this session. "
+            "Give a new message a new id.",
+            code="message-exists",
+        )
+    return receipt
+
+
+def tell(
+    session: LiveSession, run: RunRecord, message: Incoming, caller: Caller, key: str | None, at: int, limit: int
+) -> Decided:
+    """Tell a running agent a message. Answers with the receipt. Raises TooMany and BodyTooLarge (``limit`` bytes)."""
+    live = session.live[run.id]
+    if len(live.notes) >= MAX_NOTES:
+        raise TooMany("The agent has not taken what it was told before.", code="too-many-notes", retry_after=2.0)
+    if len(orjson.dumps(message.parts)) > limit:
+        raise BodyTooLarge(f"What a running agent is told may be {limit} bytes long. Send its URL instead.")
+    event = Steered(at, caller.by, run.id, message.id, message.parts, message.metadata)
+    receipt = Receipt(run.id, message.id, message.parts, session.state.last_seq + 1, key)
+
+    def answer() -> Receipt:
+        if message.id in live.notes:
+            live.notes[message.id] = Note(message.id, message.parts, caller.by, at, message.metadata, caller)
+        session.keep_receipt(receipt)
+        return receipt
+
+    return Decided((event,), answer)
+
+
+def left_over(session: LiveSession, ended: Iterable[LiveRun], at: int, mint: Callable[[str], str]) -> LeftOver:
+    """The notes of runs that end now, as user messages at the end of the active path, in the order they came."""
+    events: list[Event] = []
+    leaf = session.state.record.leaf
+    for live in ended:
+        for note in live.notes.values():
+            version = mint("msg")
+            events.append(MessageCreated(at, note.by, version, note.id, leaf, "user", note.parts, note.metadata))
+            leaf = version
+    return LeftOver(tuple(events), leaf)
+
+
+def answered(session: LiveSession, live: LiveRun, status: Status, at: int, mint: Callable[[str], str]) -> LeftOver:
+    """The same for one run; one that has ended by itself is followed by a run that answers the last of them."""
+    left, run = left_over(session, (live,), at, mint), session.state.runs[live.id]
+    if not left.events or status is not Status.COMPLETED or run.spawned:
+        return left
+    last = next(reversed(live.notes.values()))
+    answer, message = mint("run"), mint("msg")
+    caller = last.caller or Caller(last.by.removeprefix("user:"))
+    queued = RunQueued(at, last.by, answer, message, message, left.leaf, run.agent, body=caller.body or None)
+    return LeftOver((*left.events, queued), message, caller)
