@@ -136,8 +136,8 @@ class Busy(Conflict):
 
     code, title = "busy", "A reply is being written"
 
-    def __init__(self, detail: str, run: Mapping[str, Any]) -> None:
-        super().__init__(detail, members={"activeRun": run})
+    def __init__(self, detail: str, run: Mapping[str, Any] | None = None) -> None:
+        super().__init__(detail, members=None if run is None else {"activeRun": run})
 
 
 class TooMany(StrandlineError):

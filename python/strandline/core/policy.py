@@ -56,10 +56,9 @@ def admit(policy: Policy, start: Start, state: SessionState) -> Admission | Told
     What is no longer on the active path afterwards (an edit or a regeneration has left it) ends under every policy but
     ``reject``: so the active runs are always those of one conversation.
     """
-    active = state.active()
-    roots = [run for run in active if not run.spawned]
+    roots = state.active()
     if policy is Policy.INTERRUPT:
-        return Admission(tuple(active))
+        return Admission(tuple(roots))
     if policy is Policy.REJECT:
         return Occupied(roots[0]) if roots else Admission()
     path = {message.version for message in state.path(start.parent)} if start.parent is not None else set()

@@ -127,7 +127,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         chat_id, asked, rest = chat_request(body, request.headers.get(KEY_HEADER), request.headers.get(SUBMIT_HEADER))
         found = await service.sessions.find(chat_id)
         if is_answer(asked):
-            service.sessions.admit_reader(chat_id)
+            if found is not None and allows(identity, found.state.record, Action.READ):
+                service.sessions.admit_reader(chat_id)
             return await answered(request, identity, found, body, asked, rest)
         if found is None or allows(identity, found.state.record, Action.SUBMIT):
             # Before anything is started that could then not be shown; a stranger is refused by what follows.

@@ -147,7 +147,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         rest: dict[str, Any],
     ) -> Response:
         """Decisions: the run that goes on, under the id that the client gives it if this starts it."""
-        service.sessions.admit_reader(session_id)
+        if found is not None and allows(identity, found.state.record, Action.READ):
+            service.sessions.admit_reader(session_id)
 
         def pick(session: LiveSession) -> list[tuple[DecisionRecord, Answer]]:
             picked = []

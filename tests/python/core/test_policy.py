@@ -61,7 +61,7 @@ def test_what_an_edit_leaves_behind_ends_and_what_it_follows_goes_on(policy: Pol
     assert stopped(admit(policy, Start(None, create=NEW), state)) == ["r1", "r2", "r3"]
 
 
-def test_runs_that_others_have_spawned_are_interrupted_and_else_left_alone() -> None:
+def test_runs_that_others_have_spawned_end_with_those_and_are_else_left_alone() -> None:
     state = answered(active=True)
     project(
         state,
@@ -69,7 +69,7 @@ def test_runs_that_others_have_spawned_are_interrupted_and_else_left_alone() -> 
         begun("s1"),
         absorb=True,
     )
-    assert stopped(admit(Policy.INTERRUPT, new(state), state)) == ["r1", "s1"]
+    assert stopped(admit(Policy.INTERRUPT, new(state), state)) == ["r1"]
     assert admit(Policy.STEER, new(state), state) == Told(state.runs["r1"])
     play(state, ended("r1"))
     assert admit(Policy.REJECT, new(state), state) == Admission()
