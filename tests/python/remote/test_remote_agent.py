@@ -76,6 +76,14 @@ class Chat:
         message = history["messages"][-1]
         return message["parts"], history["runs"][message["id"]]
 
+    async def shows(self, chat: str, text: str) -> None:
+        """Wait until readers have been told this."""
+        for _ in range(1000):
+            if text in (await self.client.get(f"/sessions/{chat}")).text:
+                return
+            await asyncio.sleep(0.02)
+        raise TimeoutError(f"{chat} does not show {text}")
+
     async def ended(self, chat: str) -> tuple[list[Any], Any]:
         for _ in range(3000):
             if (found := await self.reply(chat)) is not None:
@@ -319,6 +327,7 @@ async def test_a_zombie_is_refused_and_its_agent_cancelled(serve: Serve) -> None
     async with Chat(server) as chat, serving(server.port, zombie, holder="twin"):
         await chat.send("c")
         await begun.wait()
+        await chat.shows("c", "zombie")
         async with serving(server.port, newer, holder="twin"):
             parts, how = await chat.ended("c")
     assert how["status"] == "completed"
