@@ -135,13 +135,12 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
     try:
         if (match := RESTART.fullmatch(text)) is not None:
             await restarted(run, int(match[1]) / 1000)
-        elif (match := REPLACE.fullmatch(asked)) is not None:
+        elif (match := REPLACE.fullmatch(text)) is not None:
             await replaced(run, int(match[1]) / 1000)
-        elif (match := STEP.fullmatch(asked)) is not None:
+        elif (match := STEP.fullmatch(text)) is not None:
             await stepped(run, int(match[1]) / 1000)
-        elif (match := ATTEND.fullmatch(asked)) is not None:
+        elif (match := ATTEND.fullmatch(text)) is not None:
             await attended(run, int(match[1]), int(match[2]) / 1000)
-        elif (match := PERFORM.fullmatch(asked)) is not None:
         elif (match := PERFORM.fullmatch(text)) is not None:
             await performed(run, scripts[match[1]])
         elif (match := ASK.fullmatch(text)) is not None:
