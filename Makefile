@@ -51,8 +51,8 @@ demo: setup
 	$(BIN)/strandline demo --port $(PORT)
 
 check: setup
-	$(BIN)/ruff format --check python tests/python benchmarks examples
-	$(BIN)/ruff check python tests/python benchmarks examples
+	$(BIN)/ruff format --check python tests benchmarks examples
+	$(BIN)/ruff check python tests benchmarks examples
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/python/test_layering.py
 	npm run --silent lint

@@ -14,8 +14,8 @@ called again they say ``new words``, the second one where ``old words`` was take
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 
 ``ask approval`` asks whether it may ``refund``, ``ask tool`` has a client ``locate``, ``ask both`` does both; with
-``within M ms`` there is no longer to decide; ``politely`` says something first. When it is decided the agent gives an approved call its output, says how
-everything was decided, a word every 20 ms, and with ``ask twice`` asks once more.
+``within M ms`` there is no longer to decide; ``politely`` says something first. When it is decided the agent gives an
+approved call its output, says how everything was decided, a word every 20 ms, and with ``ask twice`` asks once more.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ async def asked(run: Run, what: str, within: float | None) -> None:
     for decision in run.decisions:
         if decision.approved:
             await run.tool_result(decision.tool_call, {"refunded": decision.input["amount"]})
-    said = [f"{each.tool}: {json.dumps(each.output) if each.kind == 'tool' else each.outcome}" for each in run.decisions]
+    said = [
+        f"{each.tool}: {json.dumps(each.output) if each.kind == 'tool' else each.outcome}" for each in run.decisions
+    ]
     for word in " ".join(said).split():
         await run.text(f"{word} ")
         await asyncio.sleep(0.02)
