@@ -283,7 +283,7 @@ async def test_a_file_may_be_kept_elsewhere() -> None:
         assert (await told(rig))[1]["url"] == "https://example.com/1.png"
 
 
-async def test_a_call_that_waits_for_approval_is_closed_for_now() -> None:
+async def test_a_call_that_needs_approval_suspends_the_run() -> None:
     kept, agent = Kept(), Agent(saying(calls(("c1", "pay", '{"sum": 5}'))), output_type=[str, DeferredToolRequests])
 
     @agent.tool_plain(requires_approval=True)
@@ -293,8 +293,9 @@ async def test_a_call_that_waits_for_approval_is_closed_for_now() -> None:
     async with running(agent=answering(agent, kept)) as rig:
         parts, run, messages = await told(rig), await last_run(rig), await stored(rig)
     assert [call.tool_call_id for call in kept.output.approvals] == ["c1"]
-    assert run["status"] == "completed"
-    assert (parts[1]["state"], parts[1]["input"], parts[1]["approval"]) == ("output-error", {"sum": 5}, {"id": "c1"})
+    assert run["status"] == "suspended"
+    asked = (parts[1]["state"], parts[1]["input"], parts[1]["approval"])
+    assert asked == ("approval-requested", {"sum": 5}, {"id": "c1"})
     assert [part.part_kind for message in history(messages) for part in message.parts][1:] == [
         "tool-call",
         "tool-return",
