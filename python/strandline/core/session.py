@@ -128,6 +128,12 @@ class SessionState:
         before = self.runs.get(run.parent_run) if run.parent_run is not None else None
         return before is not None and before.message == run.message
 
+    def asker(self, run: RunRecord) -> str:
+        """Who asked for the reply that a run, or the one that has spawned it, is part of, as events name it."""
+        while run.spawned and run.parent_run is not None:
+            run = self.runs[run.parent_run]
+        return run.author
+
     def continuation(self, run_id: str) -> RunRecord | None:
         """The run that goes on where this one was suspended."""
         found = (run for run in reversed(self.runs.values()) if run.parent_run == run_id)
