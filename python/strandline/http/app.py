@@ -271,8 +271,6 @@ def _anybody(_: SessionRecord | None) -> bool:
     return True
 
 
-
-
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:
     if inspect.iscoroutinefunction(hook):
         await hook(ended)

@@ -98,15 +98,18 @@ def delete(
     mint: Callable[[str], str],
 ) -> Decided:
     """A message is gone, whatever it is: what writes it ends first, and what that has spawned; what their agents were
-    told and never took stays; what it waits for is superseded. ``known``: as it is stored."""
+    told and never took stays; what waits to answer it ends, and what it waits for is superseded. ``known``: as it is
+    stored."""
     events: list[Event] = []
     contents: dict[str, Content] = {target.version: ((), None)}
     writers = _writers(session.state, target.version)
-    for run in writers:
+    unasked = [run for run in session.state.answers(target.version) if run.status is Status.QUEUED]
+    for run in (*writers, *unasked):
         if run.active:
             # Without closers: they would say again what is about to be erased.
             events.append(StopRequested(at, by, run.id, DELETED))
             events.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
+            contents[run.message] = ((), None)
     spawned = {each.id: each for run in writers for each in session.state.descendants(run.id) if each not in writers}
     for run_id in spawned:
         more, content = stop_events(session, session.live[run_id], "server", PARENT_ENDED, at)

@@ -42,8 +42,8 @@ class Ending:
 
 
 def ends_with(session: LiveSession, run_id: str, status: Status) -> list[LiveRun]:
-    """The active runs that end with this one, which has spawned them: only one that came to its own end leaves something
-    behind that goes on."""
+    """The active runs that end with this one, which has spawned them: only one that came to its own end leaves
+    something behind that goes on."""
     if status in (Status.COMPLETED, Status.SUSPENDED):
         return []
     return [session.live[run.id] for run in session.state.descendants(run_id)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from asking import decide, pending
 from rig import Answer, Rig, running
 from strandline import Run
@@ -175,17 +177,62 @@ async def test_names_of_annotations_of_a_deleted_message_are_gone_from_the_log(s
     assert "SECRET" not in str(await rig.log_from_store())
 
 
-async def test_a_queued_run_whose_question_is_deleted(rig: Rig) -> None:
+async def test_a_question_that_is_deleted_before_its_turn_is_not_answered(rig: Rig) -> None:
     answer, call = await rig.begun()
-    call.say("one")
-    await answer.until_text("one")
-    await rig.post("c", "SECRET two", "u2", headers={"Strandline-Submit": "queue"}, secret="SECRET body")
+    await rig.post("c", "two", "u2", headers={"Strandline-Submit": "queue"}, secret="SECRET")
     assert (await rig.ask("DELETE", f"{C}/messages/u2")).status == 204
     session = await rig.sessions.find("c")
-    print("BODIES", [live.caller.body for live in session.live.values()])
-    call.finish()
+    assert "SECRET" not in str([live.caller for live in session.live.values()])
+    third = await rig.post("c", "three", "u3", headers={"Strandline-Submit": "queue"})
+    call.say("one").finish()
     await answer.end()
     second = await rig.agent.called(2)
-    print("PROMPT", second.run.prompt(), second.run.body)
+    assert [turn["content"] for turn in second.run.prompt()] == ["hello", "one", "three"]
     second.finish()
-    await rig.ended()
+    await third.end()
+
+
+@pytest.mark.parametrize("recover", ["restart", "continue"])
+async def test_a_reply_that_goes_on_after_decisions_is_recovered(tmp_path: Path, recover: str) -> None:
+    clock, path = ManualClock(), tmp_path / "chat.db"
+
+    async def told(run: Run) -> None:
+        run.take_steering()
+
+    async with running(path, clock=clock, recover=recover, commit_patience=0.0) as rig:
+        answer, call = await rig.begun()
+        await tell(rig, "early", "n0")
+        call.do(told).say("before ")
+        call.do(lambda run: run.request_approval("refund", {})).finish()
+        await answer.end()
+        await rig.ended()
+        [waits] = await pending(rig)
+        assert (await decide(rig, waits["id"], {"approved": True})).status == 200
+        second = await rig.agent.called(2)
+        await tell(rig, "settled", "n1")
+        second.do(told).say("settled ").do(lambda run: run.checkpoint())
+        await until(lambda: rig.store.committed and any("checkpointed" in rig.kinds(b) for b in rig.store.committed))
+        await tell(rig, "late", "n2")
+        second.do(told).say("lost")
+        whole = await rig.resume("c")
+        await whole.until(lambda: whole.types.count("steering-message") == 3)
+        await tell(rig, "never taken", "n3")
+        rig.store.fail()
+    async with running(path, clock=clock, recover=recover) as rig:
+        third = await rig.agent.called()
+        assert [each.outcome for each in third.run.decisions] == ["approved"]
+        texts: list[str] = []
+
+        async def again(run: Run) -> None:
+            texts.extend(note.text for note in run.take_steering())
+
+        third.do(again).say("after").finish()
+        await rig.ended()
+        begun = ["settled"] if recover == "restart" else []
+        assert texts == [*begun, "late", "never taken"]
+        shown = await rig.history("c")
+        assert [each["role"] for each in shown["messages"]] == ["user", "assistant"]
+        said = [part.get("text", part.get("id")) for part in shown["messages"][1]["parts"]]
+        said = [each for each in said if each is not None]
+        middle = ["n1", "n2", "n3"] if recover == "restart" else ["n1", "settled ", "n2", "n3"]
+        assert said == ["n0", "before ", *middle, "after"]
