@@ -380,9 +380,13 @@ class SessionState:
             if message.deleted:
                 self._let_go(message.version)
 
+    def forget_decisions(self, version: str) -> None:
+        """What this message has asked, and was answered, was erased: by its deletion, or because it was replaced."""
+        self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
+
     def _let_go(self, version: str) -> None:
         """Nothing of what was said in, for or about a message that was deleted stays."""
-        self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
+        self.forget_decisions(version)
         self.annotations = {id: each for id, each in self.annotations.items() if each.message != version}
         for run in [run for run in self.runs.values() if run.body is not None and version in (run.message, run.parent)]:
             self.runs[run.id] = replace(run, body=None)

@@ -437,6 +437,7 @@ class LiveSession:
         for what in decided.erases if decided is not None else ():
             self.feed.erase(partial(_left, what))
             self._forget_told(what)
+            self.state.forget_decisions(what.message)
         if entries:
             self.feed.publish(entries)
         return [live for live in broken if live.id in self.live]

@@ -236,3 +236,42 @@ async def test_a_reply_that_goes_on_after_decisions_is_recovered(tmp_path: Path,
         said = [each for each in said if each is not None]
         middle = ["n1", "n2", "n3"] if recover == "restart" else ["n1", "settled ", "n2", "n3"]
         assert said == ["n0", "before ", *middle, "after"]
+
+
+async def test_what_was_decided_is_forgotten_with_what_the_reply_said(sqlite_rig: Rig) -> None:
+    rig = sqlite_rig
+    answer, call = await rig.begun()
+    call.do(lambda run: run.call_client_tool("where", {})).finish()
+    await answer.end()
+    await rig.ended()
+    [waits] = await pending(rig)
+    assert (await decide(rig, waits["id"], {"output": "SECRET"})).status == 200
+    (await rig.agent.called(2)).finish()
+    await rig.ended()
+    await rig.chat.replace_message("c", call.run.message_id, [{"type": "text", "text": "new"}])
+    for _ in range(2):
+        assert (await rig.ask("GET", f"{C}/decisions?all=true")).json == {"decisions": []}
+        await rig.go_cold()
+
+
+async def test_a_stop_of_everything_loses_nothing_that_was_told() -> None:
+    other = ScriptedAgent()
+    async with running(more={"other": other}) as rig:
+        _, call = await rig.begun()
+        beside = await spawn(call, "other", prompt="one")
+        deeper = await spawn(await other.called(), "other", prompt="two")
+        await other.called(2)
+        for id, run in (("n1", call.run.id), ("n2", beside.id), ("n3", deeper.id)):
+            await tell(rig, "a note", id, run=run)
+        await rig.post("c", "two", "u2", headers={"Strandline-Submit": "queue"})
+        stopped = (await rig.ask("POST", f"{C}/stop", {"all": True})).json["runs"]
+        assert [each["status"] for each in stopped] == ["stopped"] * 4
+        assert await ids(rig) == ["u1", "reply", "u2", "reply", "n1", "n2", "n3"]
+        # The same at an interruption: what the spawned one was told comes before what interrupts.
+        _, call = await rig.begun(text="three", id="u3")
+        beside = await spawn(call, "other", prompt="one")
+        await tell(rig, "a note", "n4", run=beside.id)
+        answer, call = await rig.begun(text="four", id="u4")
+        assert (await ids(rig))[-4:] == ["reply", "n4", "u4", "reply"]
+        call.finish()
+        await answer.end()
