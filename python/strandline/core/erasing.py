@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _CONTENT = frozenset({"message-created", "message-replaced", "appended", "decision-requested", "decision-made"})
+_ABOUT = frozenset({"annotated", "annotation-removed"})
+"""Both hold a summary, which has names that users have given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any]
     if kind == "steered":
         goes = plain.get("run") in what.runs or plain.get("message_id") == what.message_id
     else:
-        goes = plain.get("message") == what.message and (kind in _CONTENT or (kind == "annotated" and what.deleted))
+        goes = plain.get("message") == what.message and (kind in _CONTENT or (kind in _ABOUT and what.deleted))
     if not goes:
         return None
     run = {"run": plain["run"]} if plain.get("run") is not None else {}

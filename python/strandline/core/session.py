@@ -128,6 +128,12 @@ class SessionState:
         before = self.runs.get(run.parent_run) if run.parent_run is not None else None
         return before is not None and before.message == run.message
 
+    def asker(self, run: RunRecord) -> str:
+        """Who asked for the reply that a run, or the one that has spawned it, is part of, as events name it."""
+        while run.spawned and run.parent_run is not None:
+            run = self.runs[run.parent_run]
+        return run.author
+
     def continuation(self, run_id: str) -> RunRecord | None:
         """The run that goes on where this one was suspended."""
         found = (run for run in reversed(self.runs.values()) if run.parent_run == run_id)
@@ -374,9 +380,13 @@ class SessionState:
             if message.deleted:
                 self._let_go(message.version)
 
+    def forget_decisions(self, version: str) -> None:
+        """What this message has asked, and was answered, was erased: by its deletion, or because it was replaced."""
+        self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
+
     def _let_go(self, version: str) -> None:
         """Nothing of what was said in, for or about a message that was deleted stays."""
-        self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
+        self.forget_decisions(version)
         self.annotations = {id: each for id, each in self.annotations.items() if each.message != version}
         for run in [run for run in self.runs.values() if run.body is not None and version in (run.message, run.parent)]:
             self.runs[run.id] = replace(run, body=None)

@@ -255,7 +255,7 @@ class Strandline:
             return
         found = await self.service.store.messages(session.id, [run.message])
         message = ui_message(found[0]) if found else {"id": run.message_id, "role": "assistant", "parts": []}
-        user = _asker(session, run).removeprefix("user:")
+        user = session.state.asker(run).removeprefix("user:")
         status = run.status.value
         ended = Ended(
             session.id, run.id, user, status, run.reason, run.error, message, run.usage, run.agent, run.spawned
@@ -269,13 +269,6 @@ class Strandline:
 
 def _anybody(_: SessionRecord | None) -> bool:
     return True
-
-
-def _asker(session: LiveSession, run: RunRecord) -> str:
-    """Who asked for the reply that a run, or the one that spawned it, is part of."""
-    while run.spawned and run.parent_run is not None:
-        run = session.state.runs[run.parent_run]
-    return run.author
 
 
 async def _call(hook: Callable[[Ended], Any], ended: Ended) -> None:

@@ -236,10 +236,11 @@ class Decisions(Submissions):
         run_id = run or self._clock.mint("run")
         place = run_id, before.message, before.message_id
         # The agent goes on for who has asked it, whoever has decided: it may act in their name.
-        asker = caller if caller.by == before.author else Caller(before.author.removeprefix("user:"))
+        asked = session.state.asker(before)
+        asker = caller if caller.by == asked else Caller(asked.removeprefix("user:"))
         queued = RunQueued(
             at,
-            asker.by,
+            before.author,
             *place,
             before.parent,
             before.agent,

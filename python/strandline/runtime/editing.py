@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from strandline.core.branch import newest_leaf, siblings
 from strandline.core.erasing import Erasure
 from strandline.core.events import (
@@ -21,7 +23,8 @@ from strandline.core.run import Status
 from strandline.core.session import Content, SessionState, title_of
 from strandline.errors import Conflict, Forbidden, NotFound
 from strandline.runtime.live import Decided, LiveSession
-from strandline.runtime.stopping import DELETED, with_spawned
+from strandline.runtime.steering import left_over
+from strandline.runtime.stopping import DELETED, PARENT_ENDED, stop_events
 
 
 def named(state: SessionState, name: str) -> MessageRecord | None:
@@ -86,20 +89,34 @@ def replace(
     return Decided((*untitled, event), lambda: answer, erases=(erasure,))
 
 
-def delete(session: LiveSession, target: MessageRecord, known: MessageRecord | None, by: str, at: int) -> Decided:
-    """A message is gone, whatever it is: what writes it ends first, and what that has spawned, what it waits for is
-    superseded. ``known``: as it is stored."""
+def delete(
+    session: LiveSession,
+    target: MessageRecord,
+    known: MessageRecord | None,
+    by: str,
+    at: int,
+    mint: Callable[[str], str],
+) -> Decided:
+    """A message is gone, whatever it is: what writes it ends first, and what that has spawned; what their agents were
+    told and never took stays; what waits to answer it ends, and what it waits for is superseded. ``known``: as it is
+    stored."""
     events: list[Event] = []
     contents: dict[str, Content] = {target.version: ((), None)}
-    for run in _writers(session.state, target.version):
-        ends: list[Event] = []
+    writers = _writers(session.state, target.version)
+    unasked = [run for run in session.state.answers(target.version) if run.status is Status.QUEUED]
+    for run in (*writers, *unasked):
         if run.active:
             # Without closers: they would say again what is about to be erased.
-            ends.append(StopRequested(at, by, run.id, DELETED))
-            ends.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
-        more, spawned = with_spawned(session, run.id, Status.STOPPED, (ends, {}), at)
+            events.append(StopRequested(at, by, run.id, DELETED))
+            events.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
+            contents[run.message] = ((), None)
+    spawned = {each.id: each for run in writers for each in session.state.descendants(run.id) if each not in writers}
+    for run_id in spawned:
+        more, content = stop_events(session, session.live[run_id], "server", PARENT_ENDED, at)
         events += more
-        contents |= spawned
+        contents |= content
+    ended = [session.live[run.id] for run in (*writers, *spawned.values()) if run.active]
+    events += left_over(session, ended, at, mint).events
     events += superseded(session.state, target.version, by, at)
     untitled, title = _untitled(session, target, known, by, at)
     events += untitled
@@ -142,14 +159,14 @@ def _erasure(
 ) -> Erasure:
     """``events_before``: how many events of the same decision come before the one that says it."""
     state = session.state
-    writers = {target.version}
-    above = target.parent
-    while above is not None and target.role == "user":
-        # What a user told a running agent stands in the log of the run that was told.
-        writers.add(above)
-        above = state.messages[above].parent if state.messages[above].role == "user" else None
-    near = [run.id for run in state.runs.values() if run.message in writers or run.parent == target.version]
     runs = tuple(run.id for run in _writers(state, target.version))
+    # What a user told a running agent stands in the log of that run, whose end made it a message.
+    told_at = target.created_at if target.role == "user" else None
+    near = [
+        run.id
+        for run in state.runs.values()
+        if run.parent == target.version or (run.ended_at is not None and run.ended_at == told_at)
+    ]
     return Erasure(
         session=session.id,
         message=target.version,

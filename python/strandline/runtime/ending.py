@@ -41,6 +41,14 @@ class Ending:
     awaits: tuple[Awaited, ...] = ()
 
 
+def ends_with(session: LiveSession, run_id: str, status: Status) -> list[LiveRun]:
+    """The active runs that end with this one, which has spawned them: only one that came to its own end leaves
+    something behind that goes on."""
+    if status in (Status.COMPLETED, Status.SUSPENDED):
+        return []
+    return [session.live[run.id] for run in session.state.descendants(run_id)]
+
+
 def end_events(
     session: LiveSession, live: LiveRun, ending: Ending, by: str, at: int
 ) -> tuple[tuple[Event, ...], dict[str, Content]]:

@@ -150,6 +150,7 @@ class LiveRun:
         "_listening",
         "_place",
         "_snapshots",
+        "_taken",
         "_waiters",
         "base",
         "began",
@@ -185,6 +186,7 @@ class LiveRun:
         self.pending = Pending()
         self.claimed: Claimed | None = None
         self.notes: dict[str, Note] = {}
+        self._taken: dict[str, Note] = {}
         self._listening: list[asyncio.Future[None]] = []
         self.began: int | None = None
         self.over = False
@@ -267,7 +269,9 @@ class LiveRun:
             if self.notes:
                 for chunk in event.chunks:
                     if chunk["type"] == STEERING:
-                        self.notes.pop(chunk["id"], None)
+                        note = self.notes.pop(chunk["id"], None)
+                        if note is not None:
+                            self._taken[note.id] = note
             return
         self.checkpoints.take(seq, event)
         if isinstance(event, RunClaimed):
@@ -282,6 +286,9 @@ class LiveRun:
             self.began = seq
             self._place = (seq, 1)
         elif isinstance(event, MessageReset):
+            if event.by == "server":
+                # Whoever took them is gone. What the message still says of them follows.
+                self.notes, self._taken = {**self._taken, **self.notes}, {}
             self.fold = started(event.message_id)
             self._place = (seq, 1)
 
@@ -385,6 +392,13 @@ class LiveSession:
         if len(self.receipts) > MAX_RECEIPTS:
             del self.receipts[next(iter(self.receipts))]
 
+    def _forget_told(self, what: Erasure) -> None:
+        """What agents were told is known again as long as it is said anywhere."""
+        for receipt in list(self.receipts.values()):
+            gone = receipt.run in what.runs and self.state.find(receipt.message_id) is None
+            if gone or receipt.message_id == what.message_id:
+                del self.receipts[receipt.message_id]
+
     def unsegmented(self) -> list[Row]:
         """The events that are not in a log segment yet."""
         return self.feed.rows(self.segmented + 1)
@@ -422,6 +436,8 @@ class LiveSession:
                 live.end()
         for what in decided.erases if decided is not None else ():
             self.feed.erase(partial(_left, what))
+            self._forget_told(what)
+            self.state.forget_decisions(what.message)
         if entries:
             self.feed.publish(entries)
         return [live for live in broken if live.id in self.live]

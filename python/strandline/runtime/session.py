@@ -335,7 +335,7 @@ class Sessions(Decisions):
 
         def decide(session: LiveSession, target: MessageRecord | None, known: MessageRecord | None) -> Decided:
             if target is not None:
-                return editing.delete(session, target, known, by, self._clock.now())
+                return editing.delete(session, target, known, by, self._clock.now(), self._clock.mint)
             if not editing.was_deleted(session.state, message):
                 raise editing.no_such_message()
             return Decided((), lambda: None)

@@ -41,6 +41,6 @@ def spawn_events(
 def _depth(state: SessionState, run: RunRecord) -> int:
     depth = 0
     while run.spawned and run.parent_run is not None:
-        depth += 1
+        depth += not state.continues(run)
         run = state.runs[run.parent_run]
     return depth

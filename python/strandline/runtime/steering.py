@@ -17,6 +17,7 @@ from strandline.core.intake import SUBMIT, Incoming, Parts, Request
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.errors import BodyTooLarge, Conflict, TooMany
+from strandline.runtime.ending import ends_with
 from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Note, Receipt
 
 MAX_NOTES = 100
@@ -89,8 +90,10 @@ def left_over(session: LiveSession, ended: Iterable[LiveRun], at: int, mint: Cal
 
 
 def answered(session: LiveSession, live: LiveRun, status: Status, at: int, mint: Callable[[str], str]) -> LeftOver:
-    """The same for one run; one that has ended by itself is followed by a run that answers the last of them."""
-    left, run = left_over(session, (live,), at, mint), session.state.runs[live.id]
+    """The same for one run and what ends with it; one that has ended by itself is followed by a run that answers the
+    last of them."""
+    ended = (live, *ends_with(session, live.id, status))
+    left, run = left_over(session, ended, at, mint), session.state.runs[live.id]
     if not left.events or status is not Status.COMPLETED or run.spawned:
         return left
     last = next(reversed(live.notes.values()))

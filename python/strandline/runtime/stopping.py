@@ -10,7 +10,7 @@ from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
-from strandline.runtime.ending import Ending, end_events
+from strandline.runtime.ending import Ending, end_events, ends_with
 from strandline.runtime.live import Decided, LiveRun, LiveSession
 from strandline.runtime.steering import left_over
 
@@ -70,14 +70,12 @@ def stop_events(
 def with_spawned(
     session: LiveSession, run_id: str, status: Status, ends: tuple[Sequence[Event], Mapping[str, Content]], at: int
 ) -> tuple[tuple[Event, ...], dict[str, Content]]:
-    """The end of a run, and in the same commit that of the runs that it has spawned: only one that came to its own end
-    leaves something behind that goes on."""
+    """The end of a run, and in the same commit that of the runs that it has spawned and that end with it."""
     events, contents = [*ends[0]], {**ends[1]}
-    if status not in (Status.COMPLETED, Status.SUSPENDED):
-        for run in session.state.descendants(run_id):
-            more, content = stop_events(session, session.live[run.id], "server", PARENT_ENDED, at)
-            events += more
-            contents |= content
+    for live in ends_with(session, run_id, status):
+        more, content = stop_events(session, live, "server", PARENT_ENDED, at)
+        events += more
+        contents |= content
     return tuple(events), contents
 
 
