@@ -150,6 +150,7 @@ class LiveRun:
         "_listening",
         "_place",
         "_snapshots",
+        "_taken",
         "_waiters",
         "base",
         "began",
@@ -185,6 +186,7 @@ class LiveRun:
         self.pending = Pending()
         self.claimed: Claimed | None = None
         self.notes: dict[str, Note] = {}
+        self._taken: list[tuple[int, Note]] = []
         self._listening: list[asyncio.Future[None]] = []
         self.began: int | None = None
         self.over = False
@@ -266,8 +268,8 @@ class LiveRun:
                 self.claimed.sent = event.sent
             if self.notes:
                 for chunk in event.chunks:
-                    if chunk["type"] == STEERING:
-                        self.notes.pop(chunk["id"], None)
+                    if chunk["type"] == STEERING and chunk["id"] in self.notes:
+                        self._taken.append((seq, self.notes.pop(chunk["id"])))
             return
         self.checkpoints.take(seq, event)
         if isinstance(event, RunClaimed):
@@ -284,6 +286,16 @@ class LiveRun:
         elif isinstance(event, MessageReset):
             self.fold = started(event.message_id)
             self._place = (seq, 1)
+            if event.by == "server":
+                self._untake()
+
+    def _untake(self) -> None:
+        """The process of this run is gone. What its agent took since the newest checkpoint that counts is taken back
+        with what it said since: the next attempt has to be told, or else nobody was."""
+        settled = self.checkpoints.seq or 0
+        back = {note.id: note for seq, note in self._taken if seq > settled}
+        self._taken = [(seq, note) for seq, note in self._taken if seq <= settled]
+        self.notes = back | self.notes
 
 
 class SessionGone(Exception):
