@@ -195,6 +195,8 @@ class Auditor:
             told = wish.answer.get("decision")
             if told is None:
                 continue
+            if told["messageId"] in self._ledger.removed:
+                continue
             kept = known[wish.about]
             assert (kept["outcome"], kept["value"]) == (told["outcome"], told["value"]), (wish, kept)
             if wish.granted and wish.answer["run"] is not None:
