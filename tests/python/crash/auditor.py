@@ -216,7 +216,7 @@ class Auditor:
             assert wish.body is not None
             if wish.about not in taken:
                 wanted.setdefault(wish.body["message"], {})[wish.about] = wish.body
-        for message, annotations in wanted.items():
+        for message, bodies in wanted.items():
             page = await self._client.get(f"{self._url}/annotations?message={message}&limit=200")
             if page is None:
                 assert message in self._ledger.removed, f"{message} and its annotations are lost"
@@ -224,11 +224,11 @@ class Auditor:
             listed = {each["id"]: each for each in page["annotations"]}
             if message in self._edited:
                 continue
-            assert annotations.keys() == listed.keys(), message
-            for id, body in annotations.items():
+            assert bodies.keys() == listed.keys(), message
+            for id, body in bodies.items():
                 assert (listed[id]["type"], listed[id]["data"]) == (body["type"], body["data"])
             if any(each["id"] == message for each in seen["messages"]):
-                counts = Counter(body["type"] for body in annotations.values())
+                counts = Counter(body["type"] for body in bodies.values())
                 told = {kind: each["count"] for kind, each in seen["annotations"][message].items()}
                 assert told == dict(counts), message
 

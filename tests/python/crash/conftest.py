@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "chaos"))
 
-from trials import nursery, scale, seed  # noqa: E402
+from trials import nursery, scale, seed
 
 __all__ = ["nursery", "scale", "seed"]

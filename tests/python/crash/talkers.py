@@ -137,7 +137,7 @@ class Talker:
             self._patch: 2,
             self._delete: 2,
             self._annotate: 3,
-            self._take_back: 1,
+            self._take_back: 2,
             self._stop: 1,
         }
         await self._chance.choices(list(acts), list(acts.values()))[0]()
