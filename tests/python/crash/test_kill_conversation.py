@@ -63,6 +63,8 @@ class Life:
     async def _audit(self, *, quiet: bool) -> None:
         for ledger in self._ledgers:
             auditor = Auditor(self._client, self._server.db, ledger)
+            if quiet:
+                await auditor.settle()  # also where nobody asks again
             await auditor.ask_again()
             answered = ledger.granted("decide", "regenerate", "edit")
             for wish in self._chance.sample(answered, min(3, len(answered))):
