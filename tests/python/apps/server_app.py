@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
@@ -90,6 +91,59 @@ def recovering() -> FastAPI:
             if number % 25 == 0:
                 await run.replace(upto(number))
             await asyncio.sleep(0.01)
+        await handle.result()
+
+    return chat.app()
+
+
+def conversation() -> FastAPI:
+    """Agents that do what the message to answer says, in JSON: count to ``count``, one word each ``pause`` ms; ask for
+    ``ask`` decisions and count on by ``more`` when those are made. They take what they are told on their way. ``reply``
+    ends with its process, ``again`` and ``onward`` are called again, and have somebody who counts beside them."""
+    chat = made()
+
+    async def beside(run: Run) -> None:
+        for number in range(1, 6):
+            await run.text(f"{number} ")
+            await run.progress("count", number)
+            await asyncio.sleep(0.002)
+
+    async def converse(run: Run) -> None:
+        wish = {"count": 3, "pause": 1, "ask": 0, "more": 0}
+        for message in run.messages:
+            if message["role"] == "user":
+                wish = json.loads(message["parts"][0]["text"])
+        upto = wish["count"] + (wish["more"] if run.decisions else 0)
+        parts = run.message["parts"]
+        for decision in run.decisions:
+            call = next((each for each in parts if each.get("toolCallId") == decision.tool_call), {})
+            if decision.approved and call.get("state") != "output-available":
+                await run.tool_result(decision.tool_call, {"done": decision.id})
+        for number in range(len("".join(part.get("text", "") for part in parts).split()) + 1, upto + 1):
+            run.take_steering()
+            await run.text(f"{number} ")
+            if number % 4 == 0:
+                await run.checkpoint()
+            await asyncio.sleep(wish["pause"] / 1000)
+        for number in range(0 if run.decisions else wish["ask"]):
+            if number % 2:
+                await run.call_client_tool("where", {"number": number})
+            else:
+                await run.request_approval("spend", {"number": number})
+
+    @chat.agent
+    async def reply(run: Run) -> None:
+        await converse(run)
+
+    @chat.agent(recover="restart")
+    async def again(run: Run) -> None:
+        await run.spawn(beside, name="beside")
+        await converse(run)
+
+    @chat.agent(recover="continue")
+    async def onward(run: Run) -> None:
+        handle = await run.spawn(beside, name="beside")
+        await converse(run)
         await handle.result()
 
     return chat.app()

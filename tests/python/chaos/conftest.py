@@ -12,32 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from forking import Nursery
+from trials import nursery, scale, seed
 
 # What the other folders have of readers, stores and commands is hurt here.
 sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("cli", "crash", "stores")]
 
-LONG = os.environ.get("CHAOS") == "long"
-
-
-@pytest.fixture
-def scale() -> Callable[[int, int], int]:
-    """``scale(short, long)``: how often, or how large, in this run."""
-    return lambda short, long: long if LONG else short
-
-
-@pytest.fixture
-def seed() -> int:
-    """Where the trials' random numbers begin: the same in every run, unless ``CHAOS_SEED`` says otherwise."""
-    return int(os.environ.get("CHAOS_SEED", "20261"))
-
-
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """Forks processes, which have to be ended by who asked for them."""
-    made = Nursery()
-    yield made
-    made.close()
+__all__ = ["memory_path", "nursery", "say", "scale", "seed"]
 
 
 @pytest.fixture

@@ -147,6 +147,39 @@ async def test_a_checkpoint_with_nothing_after_it_needs_no_reset(path: Path) -> 
         assert "message-reset" not in kinds
 
 
+@pytest.mark.parametrize(
+    ("recover", "again"), [("restart", ["settled", "taken", "waits"]), ("continue", ["taken", "waits"])]
+)
+async def test_what_an_attempt_was_told_comes_back_with_what_is_taken_back(
+    path: Path, recover: Any, again: list[str]
+) -> None:
+    async def tell(rig: Rig, text: str) -> None:
+        message = {"id": text, "role": "user", "parts": [{"type": "text", "text": text}]}
+        assert (await rig.ask("POST", "/api/sessions/c/steer", {"message": message})).status == 202
+
+    async def take(run: Run) -> None:
+        run.take_steering()
+
+    lives = Lives(path, recover)
+    async with lives.life(killed=True) as rig:
+        answer, call = await rig.begun()
+        await tell(rig, "settled")
+        call.say("one ").do(take).do(lambda run: run.checkpoint())
+        await answer.until(lambda: "steering-message" in answer.types)
+        await tell(rig, "taken")
+        call.do(take).say("two")
+        await answer.until_text("two")
+        await tell(rig, "waits")
+    async with lives.life() as rig:
+        call = await rig.agent.called()
+        assert [note.text for note in call.run.take_steering()] == again
+        call.say("three").finish()
+        await rig.ended()
+        seen = (await rig.ask("GET", "/api/sessions/c")).json["messages"]
+        told = [part["id"] for part in seen[1]["parts"] if part["type"] == "steering-message"]
+        assert (told, len(seen)) == (["settled", "taken", "waits"], 2)
+
+
 async def test_a_reset_forgets_the_checkpoints_before_it_in_every_process(path: Path) -> None:
     lives = Lives(path, "continue", max_attempts=9)
     async with lives.life(killed=True) as rig:
