@@ -75,7 +75,7 @@ async def test_after_any_kills_the_reply_is_whole_and_stands_once(serve: Serve, 
             run: said for run, said in beside.items() if said[1]
         }
         statuses = {run["id"]: run["status"] for run in seen["runs"]}
-        assert len(beside) >= 2, "every attempt has its own"
+        assert beside, "the attempt that came to its end has one"  # an earlier one may have been killed before it
         for run, (agent, parts) in beside.items():
             assert agent == "beside"
             assert counted(text_of({"parts": parts})) == 20 or statuses[run] == "lost"
