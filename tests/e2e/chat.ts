@@ -110,6 +110,8 @@ export interface ClientOptions {
   made?: StrandlineTransport;
   /** Of the stock transport. */
   headers?: Record<string, string>;
+  /** False where replies may end with a tool's output that nobody asked for: such a chat would send that back. */
+  answers?: boolean;
 }
 
 /** Quick enough for tests, patient enough for a restart. */
@@ -136,7 +138,7 @@ export class Client {
       id,
       state: this.state,
       transport: this.ours ?? stock(major, api, headers),
-      sendAutomaticallyWhen: whenAnswered[major],
+      sendAutomaticallyWhen: options.answers === false ? () => false : whenAnswered[major],
       onFinish: (finish: Finish) => void this.finishes.push(finish),
       onError: (error: Error) => void this.errors.push(error),
     };

@@ -87,7 +87,7 @@ export async function aiSdkPerson(
   const { proxy } = network;
   const headers = { "Strandline-Client": `test; ai=${major}` };
   const retry = { minDelayMs: 1, maxDelayMs: 10, giveUpAfterMs: 30_000 };
-  const options = { major, kind, url: proxy.url, id, headers, transport: { retry } };
+  const options = { major, kind, url: proxy.url, id, headers, transport: { retry }, answers: false };
   let client: Client | undefined;
   let reloads = 0;
 
