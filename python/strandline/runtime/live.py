@@ -178,7 +178,7 @@ class LiveRun:
         self.id = run_id
         self.message = message
         self.base = base
-        self.fold = self.begun(message_id)
+        self.fold = started(message_id) if base is None else base.fork()
         self.checkpoints = Checkpoints()
         self.caller = caller
         self._epoch = position.epoch
@@ -206,10 +206,6 @@ class LiveRun:
         if made is None:
             made = self._snapshots[form] = make(self.fold)
         return made
-
-    def begun(self, message_id: str) -> FoldState:
-        """What the message says when the run has started and nothing was appended yet."""
-        return started(message_id) if self.base is None else self.base.fork()
 
     def end(self) -> None:
         """The run is over: nothing is taken from it any more, and nobody joins it."""
