@@ -2,10 +2,11 @@ import { useCallback, useState } from "react";
 import type { SessionHandle } from "strandline/react";
 import { Composer } from "./Composer";
 import { ConnectionStrip } from "./ConnectionStrip";
-import { CloseIcon, DownIcon, MenuIcon, PanelIcon, RetryIcon } from "./icons";
-import { Message, type MessageStatus } from "./Message";
+import { CloseIcon, DownIcon, MenuIcon, NewTabIcon, PanelIcon, RetryIcon } from "./icons";
+import { Message } from "./Message";
 import { Panel } from "./Panel";
-import { type OpenChat, useOpenChat } from "./useOpenChat";
+import { Tray } from "./Tray";
+import { type How, type OpenChat, useOpenChat } from "./useOpenChat";
 import { useStickyScroll } from "./useStickyScroll";
 import { Welcome } from "./Welcome";
 
@@ -31,12 +32,13 @@ export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
     });
   }, []);
   const { messages, session } = chat;
+  const last = messages.at(-1);
   const scroll = useStickyScroll(messages);
   const empty = messages.length === 0 && !chat.running;
   const isOpening = session.cursor === null && session.status !== "absent" && empty;
 
-  const send = (text: string) => {
-    chat.send(text);
+  const send = (text: string, how: How) => {
+    chat.send(text, how);
     scroll.toEnd();
   };
   return (
@@ -53,6 +55,16 @@ export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
             <MenuIcon />
           </button>
           <h1>{title || "New chat"}</h1>
+          <a
+            className="button small second-tab"
+            data-testid="second-tab"
+            href={`?chat=${encodeURIComponent(chatId)}`}
+            target="_blank"
+            rel="noopener"
+            title="The same chat, as another device has it"
+          >
+            <NewTabIcon /> Second tab
+          </a>
           <button
             type="button"
             className="icon-button"
@@ -71,7 +83,7 @@ export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
             {isOpening ? (
               <Opening session={session} />
             ) : empty ? (
-              <Welcome onPick={send} />
+              <Welcome onPick={(text) => send(text, "interrupt")} />
             ) : (
               <Messages chat={chat} />
             )}
@@ -86,8 +98,8 @@ export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
           {chat.error !== null && (
             <div className="banner" role="alert" data-testid="error">
               <p>{chat.error}</p>
-              {messages.length > 0 && chat.unsent === null && (
-                <button type="button" className="button" onClick={chat.retry}>
+              {chat.canRetry && last && (
+                <button type="button" className="button" onClick={() => chat.retry(last)}>
                   <RetryIcon /> Try again
                 </button>
               )}
@@ -96,6 +108,7 @@ export function Chat({ chatId, title, known, onChange, onMenu }: Props) {
               </button>
             </div>
           )}
+          <Tray chat={chat} />
           <Composer running={chat.running} onSend={send} onStop={chat.stop} />
         </div>
       </main>
@@ -123,37 +136,15 @@ function Opening({ session }: { session: SessionHandle }) {
 }
 
 function Messages({ chat }: { chat: OpenChat }) {
-  const { messages, ends, busy, unsent } = chat;
-  const last = messages.at(-1);
-  const waiting = busy && last?.role !== "assistant";
+  const { messages, busy, session } = chat;
+  const asks = session.decisions.length > 0 ? "The agent waits for a decision." : "";
+  const waiting = busy && messages.at(-1)?.role !== "assistant";
   return (
     <>
       <ol className="messages">
-        {messages.map((message) => {
-          const isLast = message === last;
-          const end = ends.get(message.id);
-          const status: MessageStatus =
-            message.role === "user"
-              ? message.id === unsent
-                ? "unsent"
-                : "sent"
-              : isLast && busy
-                ? "streaming"
-                : end && end.status !== "running" && end.status !== "queued"
-                  ? end.status
-                  : "completed";
-          return (
-            <Message
-              key={message.id}
-              message={message}
-              status={status}
-              error={end?.error ?? null}
-              canRetry={isLast && !busy}
-              onRetry={chat.retry}
-              onEdit={chat.edit}
-            />
-          );
-        })}
+        {messages.map((message) => (
+          <Message key={message.id} chat={chat} message={message} />
+        ))}
       </ol>
       {waiting && (
         <p className="waiting" aria-hidden="true">
@@ -161,7 +152,7 @@ function Messages({ chat }: { chat: OpenChat }) {
         </p>
       )}
       <p className="sr-only" aria-live="polite">
-        {busy ? "A reply is arriving." : ""}
+        {busy ? "A reply is arriving." : asks}
       </p>
     </>
   );

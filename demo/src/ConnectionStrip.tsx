@@ -1,7 +1,7 @@
 import type { SessionStatus } from "strandline";
 import type { SessionHandle } from "strandline/react";
 import type { Tally } from "./check";
-import { CloudIcon, CutIcon } from "./icons";
+import { CloudIcon, CutIcon, RetryIcon } from "./icons";
 import { goOffline, goOnline, offline } from "./offline";
 import { useStore } from "./store";
 import { drop, lineOf } from "./transport";
@@ -16,7 +16,7 @@ const WORDS: Record<SessionStatus, string> = {
   idle: "Idle",
   connecting: "Connecting",
   live: "Live",
-  waiting: "Reconnecting",
+  waiting: "Retrying",
   offline: "Offline",
   absent: "Idle",
   deleted: "Deleted",
@@ -43,16 +43,28 @@ export function ConnectionStrip({ session, tally, busy }: Props) {
         <b>{tally.duplicated}</b> duplicated
       </p>
       <div className="strip-buttons">
-        <button
-          type="button"
-          className="button small"
-          data-testid="drop"
-          disabled={!busy || connection !== "live"}
-          onClick={() => drop(session.id)}
-          title="Cut the connection in the middle of the reply, as if the socket died"
-        >
-          <CutIcon /> Drop connection
-        </button>
+        {connection === "waiting" ? (
+          <button
+            type="button"
+            className="button small"
+            data-testid="try-now"
+            onClick={session.session.poke}
+            title="Connect at once"
+          >
+            <RetryIcon /> Try now
+          </button>
+        ) : (
+          <button
+            type="button"
+            className="button small"
+            data-testid="drop"
+            disabled={!busy || connection !== "live"}
+            onClick={() => drop(session.id)}
+            title="Cut the connection in the middle of the reply, as if the socket died"
+          >
+            <CutIcon /> Drop connection
+          </button>
+        )}
         <button
           type="button"
           className="button small"

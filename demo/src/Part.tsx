@@ -2,10 +2,13 @@ import type { UIMessage } from "ai";
 import { Prose } from "./Prose";
 import { Reasoning } from "./Reasoning";
 import { isTool, Tool } from "./Tool";
+import type { OpenChat } from "./useOpenChat";
 
 type AnyPart = UIMessage["parts"][number];
 
 interface Props {
+  chat: OpenChat;
+  messageId: string;
   part: AnyPart;
   isUser: boolean;
   /** The part that is being written. */
@@ -49,13 +52,37 @@ function FileView({
   );
 }
 
-export function Part({ part, isUser, live }: Props) {
+/** How far something is (PROTOCOL §17.8): the newest word on it, where it was first said. */
+function Progress({ data }: { data: unknown }) {
+  const { label, done, of } = data as { label: string; done: number; of: number };
+  return (
+    <label className="progress">
+      <span>{label}</span>
+      <progress value={done} max={of} />
+      <span>
+        {done} / {of}
+      </span>
+    </label>
+  );
+}
+
+export function Part({ chat, messageId, part, isUser, live }: Props) {
   if (part.type === "text") {
     if (part.text === "") return null;
     return isUser ? <p className="plain">{part.text}</p> : <Prose text={part.text} />;
   }
   if (part.type === "reasoning") return <Reasoning text={part.text} live={live} />;
-  if (isTool(part)) return <Tool part={part} />;
+  if (isTool(part)) return <Tool chat={chat} messageId={messageId} part={part} />;
+  if (part.type === "steering-message") {
+    const said = part.parts.map((one) => (one.type === "text" ? one.text : "")).join("\n");
+    return (
+      <aside className="told" data-testid="told">
+        <span>You, meanwhile</span>
+        <p className="plain">{said}</p>
+      </aside>
+    );
+  }
+  if (part.type === "data-progress") return <Progress data={"data" in part ? part.data : null} />;
   if (part.type === "source-url") {
     return (
       <a className="source" href={safeHref(part.url)} target="_blank" rel="noreferrer">

@@ -1,6 +1,8 @@
 import type { DynamicToolUIPart, ToolUIPart, UIMessage } from "ai";
 import { useState } from "react";
+import { Approval } from "./Approval";
 import { ChevronIcon, ToolIcon } from "./icons";
+import type { OpenChat } from "./useOpenChat";
 
 type AnyTool = ToolUIPart | DynamicToolUIPart;
 
@@ -12,7 +14,7 @@ const STATES: Record<string, string> = {
   "input-streaming": "Writing the input",
   "input-available": "Running",
   "approval-requested": "Waiting for approval",
-  "approval-responded": "Answered",
+  "approval-responded": "Approved, running",
   "output-available": "Done",
   "output-error": "Failed",
   "output-denied": "Denied",
@@ -21,11 +23,12 @@ const STATES: Record<string, string> = {
 const json = (value: unknown) => (typeof value === "string" ? value : (JSON.stringify(value, null, 2) ?? ""));
 
 /** A tool call: its name and state, and what went in and came out. */
-export function Tool({ part }: { part: AnyTool }) {
+export function Tool({ chat, messageId, part }: { chat: OpenChat; messageId: string; part: AnyTool }) {
   const [open, setOpen] = useState(true);
   const name = part.type === "dynamic-tool" ? part.toolName : part.type.slice("tool-".length);
   const failed = part.state === "output-error" || part.state === "output-denied";
   const active = part.state === "input-streaming" || part.state === "input-available";
+  const { approval } = part;
   return (
     <section className="tool" data-testid="tool" data-state={part.state} aria-label={`Tool ${name}`}>
       <button type="button" className="tool-head" aria-expanded={open} onClick={() => setOpen(!open)}>
@@ -51,8 +54,20 @@ export function Tool({ part }: { part: AnyTool }) {
             </div>
           )}
           {part.state === "output-error" && <p className="tool-error">{part.errorText}</p>}
+          {approval?.approved !== undefined && (
+            <p className="tool-decided" data-testid="decided">
+              {approval.approved ? "Approved" : "Denied"}
+              {approval.reason && ` · ${approval.reason}`}
+            </p>
+          )}
         </div>
       )}
+      <Approval
+        chat={chat}
+        messageId={messageId}
+        toolCallId={part.toolCallId}
+        reason={approval?.requestReason}
+      />
     </section>
   );
 }

@@ -1,5 +1,6 @@
-/** What the page asks the server beside what the session client asks. */
+/** What the page asks the server beside what the session client asks, and how it tells of what went wrong. */
 import type { UIMessage } from "ai";
+import { type SessionDecision, StrandlineHttpError } from "strandline";
 import { switchedFetch } from "./offline";
 
 /** A message as the store has it (PROTOCOL §6.6). Undefined when it is not there, or not reachable. */
@@ -13,5 +14,11 @@ export async function loadMessage(chatId: string, messageId: string): Promise<UI
   }
 }
 
-export const errorText = (error: unknown): string =>
-  (error instanceof Error && error.message) || "Something went wrong.";
+export function errorText(error: unknown): string {
+  if (error instanceof StrandlineHttpError && error.problem === "already-decided") {
+    const { outcome, value } = error.document.decision as SessionDecision;
+    const { reason } = value as { reason?: string };
+    return `Somebody was quicker: it is ${outcome}${reason ? `, ${reason}` : ""}.`;
+  }
+  return (error instanceof Error && error.message) || "Something went wrong.";
+}

@@ -14,6 +14,9 @@ const quoted = (value: string, length = 42) => {
   return `“${flat.length > length ? `${flat.slice(0, length - 1)}…` : flat}”`;
 };
 
+const wordsOf = (parts: unknown) =>
+  Array.isArray(parts) ? (parts as Fields[]).map((part) => text(part.text)).join("") : "";
+
 function summaryOfChunks(chunks: Chunk[]): string {
   const said = chunks
     .filter((chunk) => chunk.type === "text-delta" || chunk.type === "reasoning-delta")
@@ -32,10 +35,8 @@ export function summaryOf(event: SessionEvent): string {
       const messages = Array.isArray(event.messages) ? event.messages.length : 0;
       return `${messages} ${messages === 1 ? "message" : "messages"} as of this cursor`;
     }
-    case "message-created": {
-      const parts = Array.isArray(event.parts) ? (event.parts as Fields[]) : [];
-      return `${text(event.role) || "user"} ${quoted(parts.map((part) => text(part.text)).join(""))}`;
-    }
+    case "message-created":
+      return `${text(event.role) || "user"} ${quoted(wordsOf(event.parts))}`;
     case "run-queued":
       return `agent ${text(event.agent) || "reply"}`;
     case "run-started":
@@ -48,6 +49,15 @@ export function summaryOf(event: SessionEvent): string {
       return [...new Set([text(event.status), text(event.error) || text(event.reason)])]
         .filter(Boolean)
         .join(": ");
+    case "steered":
+      return `told ${quoted(wordsOf(event.parts))}`;
+    case "decision-requested":
+      return `${text(event.kind)} of ${text(event.tool)}`;
+    case "decision-made":
+      return [text(event.outcome), text(event.reason)].filter(Boolean).join(", ");
+    case "annotated":
+    case "annotation-removed":
+      return `${text(event.kind)} ${JSON.stringify(event.summary)}`;
     default:
       return "";
   }

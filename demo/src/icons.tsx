@@ -25,6 +25,35 @@ export const RetryIcon = icon(
 );
 export const EditIcon = icon(<path strokeLinejoin="round" d="m4.5 15.5.7-3 7.8-7.8 2.3 2.3-7.8 7.8-3 .7Z" />);
 export const ChevronIcon = icon(<path strokeLinecap="round" strokeLinejoin="round" d="m7.5 5 5 5-5 5" />);
+export const BackIcon = icon(<path strokeLinecap="round" strokeLinejoin="round" d="m12.5 5-5 5 5 5" />);
+export const BinIcon = icon(
+  <path
+    strokeLinecap="round"
+    strokeLinejoin="round"
+    d="M4 6h12M8 6V4h4v2m-6.5 0 .7 10h7.6l.7-10M8.5 9v4.5m3-4.5v4.5"
+  />,
+);
+export const ThumbUpIcon = icon(
+  <path
+    strokeLinejoin="round"
+    d="M6.5 9 9.8 3.6c1.2 0 1.9 1 1.7 2.1l-.4 2.3h3.7c1 0 1.7.9 1.5 1.9l-1 4.7c-.2.8-.8 1.4-1.6 1.4H6.5m0-7v7m0-7h-3v7h3"
+  />,
+);
+export const ThumbDownIcon = icon(
+  <path
+    strokeLinejoin="round"
+    d="M13.5 11l-3.3 5.4c-1.2 0-1.9-1-1.7-2.1l.4-2.3H5.2c-1 0-1.7-.9-1.5-1.9l1-4.7C4.9 4.6 5.5 4 6.3 4h7.2m0 7V4m0 7h3V4h-3"
+  />,
+);
+export const AgentIcon = icon(
+  <>
+    <rect x="4" y="7" width="12" height="9" rx="2.5" />
+    <path strokeLinecap="round" d="M10 7V4M7.8 11v1.5m4.4-1.5v1.5" />
+  </>,
+);
+export const NewTabIcon = icon(
+  <path strokeLinecap="round" strokeLinejoin="round" d="M8.5 5H5v10h10v-3.5M11 4.5h4.5V9m0-4.5L9.5 10.5" />,
+);
 export const DownIcon = icon(
   <path strokeLinecap="round" strokeLinejoin="round" d="M10 4.5v11m4.5-4.5L10 15.5 5.5 11" />,
 );

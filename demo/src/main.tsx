@@ -4,6 +4,9 @@ import { App } from "./App";
 import "./styles/base.css";
 import "./styles/layout.css";
 import "./styles/chat.css";
+import "./styles/prose.css";
+import "./styles/parts.css";
+import "./styles/writing.css";
 import "./styles/panel.css";
 
 const root = document.getElementById("root");

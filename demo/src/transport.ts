@@ -16,6 +16,10 @@ export const sessions = createSessions({
 
 export const transport = sessionTransport({ sessions });
 
+const [loaded] = performance.getEntriesByType("navigation") as PerformanceNavigationTiming[];
+/** The chat that this tab showed when its page was reloaded, until that has been counted. A fresh tab has none. */
+let reloaded = loaded?.type === "navigate" ? null : new URLSearchParams(location.search).get("chat");
+
 /** Something that happened to the connection, to be shown between the events of the log. */
 export interface Mark {
   kind: "cut" | "resumed" | "replayed";
@@ -46,8 +50,14 @@ export function lineOf(chatId: string): Store<Line> {
 const update = (chatId: string, change: Partial<Line>) =>
   lineOf(chatId).set((now) => ({ ...now, ...change }));
 
+/** A reply is picked up in its middle by a page that has just begun. */
+export function countReload(chatId: string): void {
+  if (chatId === reloaded) countResume(chatId, "replayed", null);
+  reloaded = null;
+}
+
 /** One more resume that really happened. */
-export function countResume(chatId: string, kind: "resumed" | "replayed", cursor: string | null): void {
+function countResume(chatId: string, kind: "resumed" | "replayed", cursor: string | null): void {
   const resumed = lineOf(chatId).get().resumed + 1;
   sessionStorage.setItem(`resumed:${chatId}`, String(resumed));
   update(chatId, { resumed, mark: { kind, cursor } });

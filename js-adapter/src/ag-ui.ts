@@ -9,19 +9,35 @@ export interface ChatMessage {
   [field: string]: unknown;
 }
 
+/** What a suspended run waits for (§11.13). */
+export interface Asked {
+  runId: string;
+  pending: unknown[];
+}
+
 /** The answer to a hydrate request (§11.8, §11.11). */
 export interface Hydrated {
   messages: ChatMessage[];
   activeRun: { runId: string } | null;
-  /** What a suspended run waits for. */
-  interrupts: { runId: string; pending: unknown[] } | null;
+  interrupts: Asked | null;
   page?: { truncated: boolean; cursor?: string };
   /** Where the live thread goes on. Null when there is no such thread yet. */
   cursor: string | null;
   /** The last message of the active path that is listed. */
   leaf: string | null;
+  /** Something comes after what is being written that the live thread does not say from there on (§11.11). */
+  more?: boolean;
   /** Number of the newest event that is in it (§16.6). */
   seq?: number;
+}
+
+/** What there is of one kind of annotations on a message (§19.5). */
+export interface Annotated {
+  message: string;
+  type: string;
+  summary: { count: number };
+  /** Number of the event. */
+  seq: number;
 }
 
 /** Where a message or a run belongs (§11.10). */
@@ -53,10 +69,10 @@ export const finished = (runId: string | undefined, turn = false): Chunk => ({
 });
 
 /** The end of a run that waits for something. */
-export const interrupted = (runId: string, interrupts: unknown[]): Chunk => ({
+export const interrupted = ({ runId, pending }: Asked): Chunk => ({
   type: "RUN_FINISHED",
   runId,
-  outcome: { type: "interrupt", interrupts },
+  outcome: { type: "interrupt", interrupts: pending },
 });
 
 /**

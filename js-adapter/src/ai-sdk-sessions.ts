@@ -6,14 +6,18 @@
  */
 import {
   type ActiveRun,
+  isOutputTooLate,
   isTooLate,
   messageToSend,
+  ONLOOKING,
   type ReconnectOptions,
   type SendOptions,
-  type StopResult,
   type StrandlineTransport,
+  settledAlready,
 } from "./chat.js";
+import { runsShown } from "./content.js";
 import { abortError, StrandlineGoneError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
+import { onlooking } from "./onlooking.js";
 import { createOutlet } from "./outlet.js";
 import { AI_SDK_PREFIX, CURSOR_HEADER, KEY_HEADER, type SubmitPolicy, streamUrl } from "./protocol.js";
 import { createId, type Resolvable, resolve } from "./request.js";
@@ -29,7 +33,6 @@ import type {
 } from "./session.js";
 import type { Sessions } from "./sessions.js";
 import type { Chunk } from "./sse.js";
-import { runsShown } from "./view.js";
 
 export interface SessionTransportOptions {
   sessions: Sessions;
@@ -68,6 +71,8 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
   /** The newest of each chat: what a stop means. */
   const turns = new Map<string, Turn>();
   const turnsOpen = new Set<Turn>();
+  /** Runs that were asked for here, with the tool calls of each that the chat was given to run. */
+  const asked = new Map<string, Set<string>>();
 
   return {
     resumeStreamIsReplay: true,
@@ -75,7 +80,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
     async sendMessages<CHUNK>(call: SendOptions) {
       const { chatId, trigger, messageId = undefined, headers, abortSignal } = call;
       const message = messageToSend(call)[0] as unknown as NewMessage | undefined;
-      const stream = await begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
+      const stream = await begin<CHUNK>(chatId, abortSignal, false, async (session, turn, signal) => {
         const body = { ...(await resolve(options.body)), ...call.body };
         const submit = await resolve(options.submit);
         signal.throwIfAborted();
@@ -86,20 +91,22 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         const sending = session.send(message, { trigger, messageId, body, headers, submit });
         const sent = await Promise.race([sending, aborted]).catch((error) => {
           if (isTooLate(error)) readAnew(chatId);
+          if (isOutputTooLate(error)) return { run: null, messageId: message?.id as string } as Sent;
           throw error;
         });
         turn.messageId = sent.messageId;
-        if (sent.run === null) return nothing(sent.messageId);
+        if (sent.run === null) return nothing(sent);
         turn.run = sent.run;
         if (sent.steered !== undefined) return steered(sent);
+        asked.set(sent.run, new Set());
         return follow(session, sent.run, signal, message?.role !== undefined && message.role !== "user");
       });
       if (stream === null) throw new StrandlineGoneError();
       return stream;
     },
 
-    reconnectToStream: <CHUNK>({ chatId, abortSignal }: ReconnectOptions) =>
-      begin<CHUNK>(chatId, abortSignal, async (session, turn, signal) => {
+    reconnectToStream: <CHUNK>({ chatId, abortSignal, metadata }: ReconnectOptions) =>
+      begin<CHUNK>(chatId, abortSignal, metadata === ONLOOKING, async (session, turn, signal) => {
         await seen(session, signal, ({ status }) => status === "live" || undefined);
         const [run] = runsShown(session.getSnapshot());
         turn.run = run?.id;
@@ -109,9 +116,8 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         return session.getSnapshot().status === "live" ? replay(session, turn, signal) : null;
       }),
 
-    stop(chatId, { reason } = {}): Promise<StopResult> {
-      return sessions.open(chatId).stop({ run: turns.get(chatId)?.run, reason });
-    },
+    stop: ((chatId, options = {}) =>
+      sessions.open(chatId).stop({ run: turns.get(chatId)?.run, ...options })) as StrandlineTransport["stop"],
 
     drop: (chatId) => sessions.open(chatId).drop(),
 
@@ -129,6 +135,7 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
   async function begin<CHUNK>(
     chatId: string,
     abortSignal: AbortSignal | undefined,
+    isOnlooking: boolean,
     find: (session: Session, turn: Turn, signal: AbortSignal) => Promise<Followed | null>,
   ): Promise<ReadableStream<CHUNK> | null> {
     if (chatId === "." || chatId === "..") throw new StrandlineProtocolError(`"${chatId}" cannot be an id.`);
@@ -158,11 +165,20 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
         end();
         if (error instanceof StrandlineResyncError) readAnew(chatId);
       });
-      return followed.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
+      const chunks = onlooking(followed.chunks, (call) => isToRun(turn.run, call, isOnlooking));
+      return chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     } catch (error) {
       end();
       throw error;
     }
+  }
+
+  /** Whether the chat is to be told to run this tool: once if it has asked for the reply and only looks on now. */
+  function isToRun(run: string | undefined, call: string, isOnlooking: boolean): boolean {
+    const given = asked.get(run as string);
+    const isMine = !isOnlooking || given?.has(call) === false;
+    given?.add(call);
+    return isMine;
   }
 
   function readAnew(chatId: string): void {
@@ -210,8 +226,9 @@ export function sessionTransport(options: SessionTransportOptions): StrandlineTr
   }
 }
 
-/** Answers were recorded, and something else is pending. */
-const nothing = (messageId: string): Followed => only({ type: "start", messageId });
+/** Answers were recorded, and something else is pending. Or nothing is. */
+const nothing = ({ messageId, pending }: Sent): Followed =>
+  only(...settledAlready(messageId).slice(pending?.length ? 1 : 0));
 
 /** The first thing that `look` finds in a session that is being followed. Undefined when there is no such session. */
 function seen<T>(
@@ -249,9 +266,9 @@ const OVER = new Set<SessionStatus>(["idle", "refused", "absent", "deleted"]);
 const steered = ({ run, steered: messageId }: Sent): Followed =>
   only({ type: "data-strandline", data: { steered: { run, messageId } }, transient: true });
 
-function only(chunk: Chunk): Followed {
+function only(...chunks: Chunk[]): Followed {
   const outlet = createOutlet<Chunk>(() => {});
-  outlet.push([chunk]);
+  outlet.push(chunks);
   outlet.end();
   return { chunks: outlet.stream, ended: outlet.ended };
 }

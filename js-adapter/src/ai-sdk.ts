@@ -9,15 +9,18 @@ import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./bac
 import {
   type CallOptions,
   type ChatMessage,
+  isOutputTooLate,
   isTooLate,
   messageToSend,
   type ReconnectOptions,
   type SendOptions,
   type StopResult,
   type StrandlineTransport,
+  settledAlready,
 } from "./chat.js";
 import { STALL_MS } from "./connection.js";
 import { abortError, StrandlineHttpError, StrandlineProtocolError, StrandlineResyncError } from "./errors.js";
+import { createOutlet } from "./outlet.js";
 import { type Post, postUntilAnswered } from "./post.js";
 import {
   AI_SDK_PREFIX,
@@ -49,6 +52,7 @@ export type {
   ChatMessage,
   ReconnectOptions,
   SendOptions,
+  StopManyOptions,
   StopResult,
   StrandlineTransport,
 } from "./chat.js";
@@ -171,7 +175,11 @@ export function strandlineTransport(
         await turn.stream.accept(post.answer);
       } catch (error) {
         if (isTooLate(error)) readAnew(chatId);
-        throw error;
+        if (!isOutputTooLate(error)) throw error;
+        const outlet = createOutlet<unknown>(() => {});
+        outlet.push(settledAlready(messages[0]?.id));
+        outlet.end();
+        return outlet.stream as ReadableStream<CHUNK>;
       }
       return turn.stream.chunks as ReadableStream<unknown> as ReadableStream<CHUNK>;
     },
@@ -183,12 +191,17 @@ export function strandlineTransport(
         : null;
     },
 
-    async stop(chatId, { reason } = {}) {
+    stop: (async (
+      chatId: string,
+      { reason, ...named }: Partial<Record<"reason" | "agent" | "all", unknown>> = {},
+    ) => {
+      const isMany = named.agent !== undefined || named.all === true;
       const turn = turns.get(chatId);
       const run = turn?.stream.run;
       // A repetition that came after the stop is forgotten would start what was stopped.
       if (run === undefined) turn?.post?.limit(STOP_MEMORY_MS * 0.75);
-      const target = run === undefined ? { key: turn?.key, messageId: turn?.messageId } : { run };
+      const mine = run === undefined ? { key: turn?.key, messageId: turn?.messageId } : { run };
+      const target = isMany ? named : mine;
       const { answer } = postUntilAnswered({
         clock,
         retry,
@@ -199,15 +212,15 @@ export function strandlineTransport(
         },
       });
       try {
-        const result = (await (await answer).json()) as StopResult;
+        const result = (await (await answer).json()) as StopResult & { runs: StopResult[] };
         // A stream that is waiting to reconnect would show the stop no sooner than that.
         turn?.stream.poke();
-        return result;
+        return isMany ? result.runs : result;
       } catch (error) {
         if (!(error instanceof StrandlineHttpError) || error.status !== 404) throw error;
-        return { run: null, status: "idle", stopped: false };
+        return isMany ? [] : { run: null, status: "idle", stopped: false };
       }
-    },
+    }) as StrandlineTransport["stop"],
 
     drop: (chatId) => turns.get(chatId)?.stream.drop() ?? false,
 

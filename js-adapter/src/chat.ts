@@ -1,6 +1,7 @@
 /** What an AI SDK chat (ai@5, 6 and 7) asks of its transport: structural types, so that any of them will do. */
 import { StrandlineHttpError } from "./errors.js";
 import type { HeaderFields } from "./request.js";
+import type { Chunk } from "./sse.js";
 
 /** What is needed to know of a `UIMessage`, of any major version. */
 export interface ChatMessage {
@@ -40,6 +41,9 @@ export interface StopResult {
   stopped: boolean;
 }
 
+/** The runs of one agent, or all of them, those that wait included. */
+export type StopManyOptions = ({ agent: string } | { all: true }) & { reason?: string | undefined };
+
 export interface ActiveRun {
   /** Undefined until the server has answered. */
   run: string | undefined;
@@ -59,6 +63,8 @@ export interface StrandlineTransport {
    * end is in the log. The stream of the chat ends by itself, with everything that was said before.
    */
   stop(chatId: string, options?: { reason?: string }): Promise<StopResult>;
+  /** Ends every run of one agent, or all, those that wait included, and resolves with those that it ended. */
+  stop(chatId: string, options: StopManyOptions): Promise<StopResult[]>;
   /** Cuts the chat's connection as if its socket had died, and resumes. False when none is open. */
   drop(chatId: string): boolean;
   /** The run that the chat is reading, or null. */
@@ -70,6 +76,26 @@ export interface StrandlineTransport {
 /** Another device has decided otherwise: what the chat shows of its reply is not so. */
 export const isTooLate = (error: unknown): boolean =>
   error instanceof StrandlineHttpError && error.problem === "already-decided";
+
+/**
+ * The same, of the output of a tool that this client has run: that somebody else was quicker is none of its user's business.
+ * What the chat is told then, of this message.
+ */
+export const isOutputTooLate = (error: unknown): boolean =>
+  isTooLate(error) &&
+  ((error as StrandlineHttpError).document.decision as { kind?: string } | undefined)?.kind === "tool";
+
+/**
+ * Said of a message that there is nothing to send: a step of its own, without which a chat that sends by itself would
+ * send the same again, for ever (PROTOCOL §15.5).
+ */
+export const settledAlready = (messageId: string | undefined): Chunk[] => [
+  { type: "start-step" },
+  { type: "start", messageId },
+];
+
+/** `metadata` of a chat that resumes what others may have asked for: their tool calls are not its to run. */
+export const ONLOOKING = "strandline-onlooking";
 
 /** The server has the history and reads one message: the new one, or the one that a tool's output was added to. */
 export function messageToSend({ trigger, messageId, messages }: SendOptions): readonly ChatMessage[] {

@@ -12,8 +12,10 @@ export {
 } from "./errors.js";
 export { type SubmitPolicy, VERSION } from "./protocol.js";
 export type {
+  Annotation,
   AnnotationSummary,
   Annotations,
+  AnnotationsOptions,
   Answer,
   Decided,
   MessagePart,

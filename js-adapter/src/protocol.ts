@@ -61,6 +61,9 @@ export const RESYNC = "resync";
 /** Name of the event on a live thread after which the conversation is loaded again (§16.6). */
 export const CHANGED = "strandline.changed";
 
+/** Name of the event on a live thread that says what annotations of a kind a message has (§19.5). */
+export const ANNOTATED = "strandline.annotated";
+
 /** Value of {@link PREFER_HEADER}. */
 export const RESPOND_ASYNC = "respond-async";
 

@@ -5,13 +5,16 @@
  * and a reply that is being written, here or elsewhere, is read. Nothing is compared but ids and object identity, so a
  * chat that is equal is left alone: that is what ends the loop of "messages changed".
  */
+
+import { ONLOOKING } from "./chat.js";
+import { runsShown } from "./content.js";
 import type { SessionView } from "./session.js";
-import { runsShown } from "./view.js";
 
 /** What is needed to know of a `UIMessage`, of any major version. */
 export interface SyncedMessage {
   id: string;
   role: string;
+  parts?: readonly unknown[];
 }
 
 /** What is used of the result of `useChat` (@ai-sdk/react 2, 3 and 4 for ai 5, 6 and 7). */
@@ -20,7 +23,7 @@ export interface SyncedChat<MESSAGE extends SyncedMessage = SyncedMessage> {
   readonly status: "submitted" | "streaming" | "ready" | "error";
   readonly messages: MESSAGE[];
   setMessages(messages: MESSAGE[] | ((messages: MESSAGE[]) => MESSAGE[])): void;
-  resumeStream(): Promise<void>;
+  resumeStream(options?: { metadata?: unknown }): Promise<void>;
   /** Of the AI SDK: it lets go of the stream, and resolves when that has happened. */
   stop(): Promise<void>;
 }
@@ -31,6 +34,11 @@ export interface Sync<MESSAGE extends SyncedMessage> {
   update(chat: SyncedChat<MESSAGE>, view: SessionView): void;
   /** Makes a request of this device: what the chat reads is let go of first, and nothing else is done meanwhile. */
   request(make: (chat: SyncedChat<MESSAGE>) => Promise<void>): Promise<void>;
+  /**
+   * What is on the screen: the messages of the session as it has them now, which are there before a stream that resumes has
+   * told them; of a request of this device what its chat says. The same array until something in it changes.
+   */
+  shown(chat: SyncedChat<MESSAGE>, view: SessionView): MESSAGE[];
   /** The messages of a chat that the session never had. */
   unsent(chat: SyncedChat<MESSAGE>, view: SessionView): MESSAGE[];
   /** Lets go of what the chat reads. `update` takes it up again. */
@@ -50,6 +58,7 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
   /** The run that was resumed last, and how often in a row. */
   let tried: { run: string; times: number } | undefined;
   let waiting: ReturnType<typeof setTimeout> | undefined;
+  let shownLast: MESSAGE[] = [];
 
   const isBusy = (chat: SyncedChat<MESSAGE>) =>
     requests > 0 || resuming || chat.status === "submitted" || chat.status === "streaming";
@@ -58,7 +67,7 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
     update(chat, view) {
       current = chat;
       for (const { id, pending } of view.messages) if (!pending) accepted.add(id);
-      if (view.cursor === null && view.status !== "deleted") return;
+      if (isUnknown(view)) return;
       if (isBusy(chat)) return put(chat, (local) => mended(local, view));
       const run = runsShown(view)[0]?.id;
       if (run !== tried?.run) forget();
@@ -83,6 +92,20 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
       }
     },
 
+    shown(chat, view) {
+      if (isUnknown(view)) return chat.messages;
+      const isOwn = isBusy(chat) && !resuming;
+      const isWriting = chat.status === "submitted" || chat.status === "streaming";
+      const made = isOwn
+        ? followed(chat.messages, view, accepted, isWriting)
+        : merged(chat.messages, view, accepted, true);
+      const written = writtenIn(view);
+      // A chat does not show what has not begun.
+      const begun = made.filter(({ id, parts }: SyncedMessage) => !written.has(id) || parts?.length !== 0);
+      if (!isSame(begun, shownLast)) shownLast = begun;
+      return shownLast;
+    },
+
     unsent: (chat, view) =>
       isBusy(chat) || (view.cursor === null && view.status !== "absent")
         ? []
@@ -103,7 +126,7 @@ export function createSync<MESSAGE extends SyncedMessage>(onChange: () => void):
       if (times > 1) waiting = setTimeout(tryAgain, RETRY_MS * 2 ** times);
       onChange();
     };
-    chat.resumeStream().then(end, end);
+    chat.resumeStream({ metadata: ONLOOKING }).then(end, end);
   }
 
   function tryAgain(): void {
@@ -125,10 +148,13 @@ function put<MESSAGE>(
 ): void {
   const { messages } = chat;
   const made = make(messages);
-  const isSame =
-    made.length === messages.length && made.every((message, index) => message === messages[index]);
-  if (!isSame) chat.setMessages(make);
+  if (!isSame(made, messages)) chat.setMessages(make);
 }
+
+const isSame = (some: readonly unknown[], others: readonly unknown[]): boolean =>
+  some.length === others.length && some.every((one, index) => one === others[index]);
+
+const isUnknown = ({ cursor, status }: SessionView): boolean => cursor === null && status !== "deleted";
 
 const writtenIn = ({ activeRuns }: SessionView) => new Set(activeRuns.map(({ messageId }) => messageId));
 
@@ -158,7 +184,7 @@ function merged<MESSAGE extends SyncedMessage>(
 
 /** Whether the chat says something of a call that the session still waits for. */
 function isAnswered(message: SyncedMessage, { decisions }: SessionView): boolean {
-  const { parts = [] } = message as { parts?: { toolCallId?: unknown; state?: unknown }[] };
+  const parts = (message.parts ?? []) as { toolCallId?: unknown; state?: unknown }[];
   return parts.some(
     ({ toolCallId, state }) =>
       state !== "approval-requested" &&
@@ -191,4 +217,24 @@ function mended<MESSAGE extends SyncedMessage>(local: readonly MESSAGE[], view: 
   );
   // The last one may be what the stream is writing: it is right.
   return local.map((message, index) => (index < local.length - 1 && ended.get(message.id)) || message);
+}
+
+/**
+ * A chat that is busy with a request of its own, and what has become of the rest meanwhile: what was deleted is gone, replies
+ * that it does not write (`isWriting`: the last one) say what they say by now, and what follows that one is there.
+ */
+function followed<MESSAGE extends SyncedMessage>(
+  local: readonly MESSAGE[],
+  view: SessionView,
+  accepted: ReadonlySet<string>,
+  isWriting: boolean,
+): MESSAGE[] {
+  const messages = view.messages as readonly unknown[] as readonly MESSAGE[];
+  const last = local.at(-1);
+  const made = local.flatMap((message) => {
+    if (message === last && (isWriting || isAnswered(message, view))) return message;
+    return messages.find(({ id }) => id === message.id) ?? (accepted.has(message.id) ? [] : message);
+  });
+  const index = last?.role === "assistant" ? messages.findIndex(({ id }) => id === last.id) : -1;
+  return index < 0 ? made : [...made, ...messages.slice(index + 1)];
 }

@@ -17,8 +17,10 @@ import {
   useState,
   useSyncExternalStore,
 } from "react";
+import { runsShown } from "./content.js";
+import type { StrandlineError } from "./errors.js";
 import { createSync, type SyncedChat, type SyncedMessage } from "./react-sync.js";
-import type { Session, SessionView, StopOptions, StopResult } from "./session.js";
+import type { Session, SessionView, StopManyOptions, StopOptions, StopResult } from "./session.js";
 import type { Sessions } from "./sessions.js";
 
 export type { SyncedChat, SyncedMessage } from "./react-sync.js";
@@ -30,10 +32,23 @@ export function SessionsProvider(props: { sessions: Sessions; children?: ReactNo
   return createElement(Context.Provider, { value: props.sessions }, props.children);
 }
 
+/** What of a session can be done with its handle. */
+const ACTS = [
+  "send",
+  "steer",
+  "stop",
+  "decide",
+  "loadOlder",
+  "selectBranch",
+  "edit",
+  "delete",
+  "annotate",
+  "unannotate",
+  "loadAnnotations",
+] as const satisfies (keyof Session)[];
+
 /** A session as it is now, and what can be done to it. */
-export interface SessionHandle
-  extends SessionView,
-    Pick<Session, "send" | "steer" | "stop" | "decide" | "loadOlder" | "selectBranch" | "edit" | "delete"> {
+export interface SessionHandle extends SessionView, Pick<Session, (typeof ACTS)[number]> {
   /** The object behind it: the same one for as long as the component shows this session. */
   readonly session: Session;
 }
@@ -70,9 +85,8 @@ export function useSession(id: string, options: { sessions?: Sessions } = {}): S
   const blank = useMemo(() => ({ ...BLANK, id }), [id]);
   const view = useSyncExternalStore(session.subscribe, session.getSnapshot, () => blank);
   return useMemo(() => {
-    const { send, steer, stop, decide, loadOlder, selectBranch, edit, delete: remove } = session;
-    const acts = { send, steer, stop, decide, loadOlder, selectBranch, edit, delete: remove };
-    return { ...view, session, ...acts };
+    const acts = Object.fromEntries(ACTS.map((name) => [name, session[name]]));
+    return { ...view, session, ...acts } as SessionHandle;
   }, [session, view]);
 }
 
@@ -80,6 +94,8 @@ export function useSession(id: string, options: { sessions?: Sessions } = {}): S
 export interface StopHandle {
   /** Ends the running reply, whoever asked for it. Resolves when the end is in the log. */
   stop(options?: StopOptions): Promise<StopResult>;
+  /** Ends those of one agent, or all, and resolves with every one that it ended. */
+  stop(options: StopManyOptions): Promise<StopResult[]>;
   /** A stop of this component is on its way. */
   readonly stopping: boolean;
   /** A reply is running on any device, or a message of this one is on its way. */
@@ -98,21 +114,24 @@ export function useStop({ session, activeRuns, messages }: SessionHandle): StopH
       }
     },
     [session],
-  );
+  ) as Session["stop"];
   const canStop = activeRuns.length > 0 || messages.some(({ pending }) => pending);
   return { stop, stopping: count > 0, canStop };
 }
 
 /** What `useSessionSync` changes about a chat. */
 export interface ChatSync<MESSAGE> {
+  /** Those of the session, from the moment that it has them, and `unsent` ones. */
+  readonly messages: MESSAGE[];
   /** That of the session: it ends the run, on every device. (That of `useChat` only lets go of the stream.) */
   stop(): Promise<void>;
   /** User messages that the server has not accepted, while nothing is being sent. */
   readonly unsent: readonly MESSAGE[];
 }
 
-/** Requests of a chat; their arguments are passed on. */
+/** More of a chat: its requests, whose arguments are passed on. */
 interface Requests {
+  readonly error?: Error | undefined;
   sendMessage(...args: never[]): Promise<void>;
   regenerate(...args: never[]): Promise<void>;
 }
@@ -158,5 +177,9 @@ export function useSessionSync<CHAT extends Requests, MESSAGE extends SyncedMess
     }),
     [sync, session, sendMessage, regenerate],
   );
-  return { ...chat, ...requests, unsent: sync.unsent(chat, view) };
+  const shown = { messages: sync.shown(chat, view), unsent: sync.unsent(chat, view) };
+  // What must be read anew is: that is no error to show.
+  const isResync = (chat.error as Partial<StrandlineError> | undefined)?.code === "resync";
+  const status = runsShown(view).length > 0 ? "streaming" : "ready";
+  return { ...chat, ...requests, ...shown, ...(isResync && { error: undefined, status }) };
 }

@@ -13,8 +13,8 @@ export interface Reply {
   reset(): void;
 }
 
-/** `base`: the message that it goes on with; `null` where that is not known. */
-export function createReply(messageId: string, base?: SessionMessage | null): Reply {
+/** `base`: the message that it goes on with; `null` where that is not known. `isShown`: else only the chunks are kept. */
+export function createReply(messageId: string, base?: SessionMessage | null, isShown = true): Reply {
   let fold = createFold(messageId, base ?? undefined);
   let goesOn = base !== undefined;
   let said: Chunk[] = [];
@@ -30,7 +30,7 @@ export function createReply(messageId: string, base?: SessionMessage | null): Re
     },
     push(chunks) {
       for (const chunk of chunks) {
-        fold.push(chunk);
+        if (isShown) fold.push(chunk);
         if (!chunk.transient) keep(said, chunk);
       }
     },

@@ -2,11 +2,13 @@
 import { HIDDEN_MS } from "./away.js";
 import { type Clock, DEFAULT_RETRY, type RetryOptions, systemClock } from "./backoff.js";
 import { STALL_MS } from "./connection.js";
+import type { SessionInfo } from "./content.js";
 import { abortError, StrandlineHttpError } from "./errors.js";
+import { createSession, safely } from "./open-session.js";
 import { type Post, postUntilAnswered } from "./post.js";
 import { DEVICE_HEADER, READER_HEADER, SESSIONS_PREFIX, type SubmitPolicy, urlOf } from "./protocol.js";
 import { createId, createRequest, JSON_FIELDS, type Request, type RequestOptions, whole } from "./request.js";
-import { createSession, type Query, type Session, type SessionInfo, safely, type Wire } from "./session.js";
+import type { Query, Session, Wire } from "./session.js";
 import type { StatusDetail, StreamStatus } from "./status.js";
 
 export interface SessionsOptions extends RequestOptions {
@@ -23,6 +25,8 @@ export interface SessionsOptions extends RequestOptions {
   pageSize?: number;
   /** Nothing but runs and how far they are: the `data-progress` parts of messages (§8.10). */
   only?: "progress";
+  /** Messages come without what the model thought before it answered (§8.10). */
+  exclude?: "reasoning";
   /** Keeps the name of this reader over a reload, so that it is the same one to others: `sessionStorage`. */
   storage?: Pick<Storage, "getItem" | "setItem">;
   /** The connection of a session that is open. */
@@ -88,6 +92,7 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
     ...asking,
     pageSize: options.pageSize ?? 50,
     only: options.only,
+    exclude: options.exclude,
     request: (path, query, init, ...fields) =>
       // The names as they are now, whatever they are when the application has made up its headers.
       request(

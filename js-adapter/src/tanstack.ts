@@ -204,7 +204,7 @@ export function strandlineConnection(
     },
 
     async stop(named, { reason } = {}) {
-      const runId = named ?? thread.ownRun;
+      const runId = named ?? thread.ownRun();
       // A repetition that came after the stop is forgotten would start what was stopped.
       if (runId !== undefined) posts.get(runId)?.limit(STOP_MEMORY_MS * 0.75);
       const body = JSON.stringify({ threadId, runId, reason });
@@ -222,8 +222,8 @@ export function strandlineConnection(
       }
     },
 
-    drop: () => thread.drop(),
-    poke: () => thread.poke(),
+    drop: thread.drop,
+    poke: thread.poke,
     close() {
       thread.close();
       for (const post of posts.values()) post.cancel(abortError());
@@ -260,13 +260,11 @@ export function strandlineConnection(
 
 /** The result of `work`, or an AbortError as soon as the signal aborts. The work goes on. */
 function unless<T>(signal: AbortSignal | undefined, work: Promise<T>, onAbort: () => void): Promise<T> {
-  if (signal === undefined) return work;
   return new Promise((resolve, reject) => {
-    const aborted = () => {
+    work.then(resolve, reject);
+    signal?.addEventListener("abort", () => {
       onAbort();
       reject(abortError());
-    };
-    signal.addEventListener("abort", aborted);
-    work.then(resolve, reject);
+    });
   });
 }

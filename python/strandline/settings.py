@@ -139,6 +139,13 @@ class Settings:
     claim_timeout: float = _seconds(
         30.0, 0.01, 86400.0, "How long a run waits for a remote agent to take it. Then it fails with `no-agent`."
     )
+    decided_timeout: float = _seconds(
+        86400.0,
+        0.01,
+        2592000.0,
+        "The same for a run that goes on from what was decided: whoever has approved something is not told a moment"
+        " later that nobody was there. `run_deadline` begins when the run is taken.",
+    )
     owed_for: float = _seconds(
         30.0,
         0.0,

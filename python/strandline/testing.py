@@ -244,6 +244,10 @@ class FailingStore:
         self._check()
         return await self.inner.sessions(*which, **named)
 
+    async def pending(self, session_ids: Sequence[str]) -> dict[str, int]:
+        self._check()
+        return await self.inner.pending(session_ids)
+
     async def outline(self, session_id: str) -> Outline:
         self._check()
         return await self.inner.outline(session_id)

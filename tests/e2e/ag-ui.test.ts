@@ -29,7 +29,17 @@ const said = (messages: readonly Message[]): string =>
   messages.map((message) => (message.role === "assistant" ? (message.content ?? "") : "")).join("");
 
 const FAILING = "fail after 3";
-const ENDING_WELL = ["count to 20 every 1 ms", "think 3", "call weather Lisbon", "say nothing", "help"];
+const ENDING_WELL = [
+  "count to 20 every 1 ms",
+  "think 3",
+  "call weather Lisbon",
+  "say nothing",
+  "help",
+  "delete report.pdf",
+  "send mail to Ann",
+  "plan 2 days in Lisbon",
+  "research tides",
+];
 
 describe("HttpAgent", () => {
   test("is asked everything that the demo agent understands", () => {

@@ -10,12 +10,15 @@ come out of an async generator that the agent returns, as a model's stream would
 The agents ``phoenix-restart`` and ``phoenix-continue`` say ``old words`` and wait for their process to be killed;
 called again they say ``new words``, the second one where ``old words`` was taken back to a checkpoint before it.
 ``attend N every M ms`` counts like that and says what it is told in between: ``1 2 (faster) 3``.
+``delegate`` has an agent beside it say a few words.
 ``perform NAME`` adds the chunks of a script that was put there before with ``PUT /test/scripts/NAME``: a list of
 ``{"chunks": [UIMessageChunk], "pause": ms}``.
 
 ``ask approval`` asks whether it may ``refund``, ``ask tool`` has a client ``locate``, ``ask both`` does both; with
-``within M ms`` there is no longer to decide; ``politely`` says something first. When it is decided the agent gives an
-approved call its output, says how everything was decided, a word every 20 ms, and with ``ask twice`` asks once more.
+``within M ms`` there is no longer to decide; ``politely`` says something first, ``slowly`` as well, and takes half a
+second for it. When it is decided the agent gives an approved call its output, says how everything was decided, a word
+every 20 ms, and with ``ask twice`` asks once more; ``silently`` does nothing then, and ``busily`` calls a tool of its
+own, and says nothing about it.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ STEP = re.compile(r"step again after (\d+) ms")
 RELAY = re.compile(r"relay (\d+) every (\d+) ms")
 ATTEND = re.compile(r"attend (\d+) every (\d+) ms")
 PERFORM = re.compile(r"perform (\S+)")
-ASK = re.compile(r"ask (approval|tool|both|twice)( politely)?(?: within (\d+) ms)?")
+ASK = re.compile(r"ask (approval|tool|both|twice)(?: (politely|slowly|silently|busily))?(?: within (\d+) ms)?")
 
 chat = Strandline(os.environ["E2E_DB"], auth=open_on_loopback("tester"))
 
@@ -72,6 +75,12 @@ async def attended(run: Run, to: int, pause: float) -> None:
             await run.text(f"({note.text}) ")
         await run.text(f"{number} ")
         await asyncio.sleep(pause)
+
+
+async def beside(run: Run) -> AsyncIterator[str]:
+    yield "seen from "
+    await asyncio.sleep(0.1)
+    yield "beside"
 
 
 async def restarted(run: Run, pause: float) -> None:
@@ -145,10 +154,22 @@ async def reply(run: Run) -> AsyncIterator[str] | None:
             await attended(run, int(match[1]), int(match[2]) / 1000)
         elif (match := PERFORM.fullmatch(text)) is not None:
             await performed(run, scripts[match[1]])
+        elif text == "delegate":
+            critic = await run.spawn(beside, name="critic", prompt="What do you see?")
+            await run.text("It has said: ")
+            await run.text((await critic.result()).text)
         elif (match := ASK.fullmatch(text)) is not None:
-            if match[2] and not run.decisions:
+            if match[2] == "politely" and not run.decisions:
                 await run.reasoning("Will they? ")
                 await run.text("Please. ")
+            elif match[2] == "slowly" and not run.decisions:
+                await run.text("Well. ")
+                await asyncio.sleep(0.5)
+            elif match[2] in ("silently", "busily") and run.decisions:
+                if match[2] == "busily":
+                    await run.tool_call("note", {}, id="note")
+                    await run.tool_result("note", {"noted": True})
+                return None
             await asked(run, match[1], int(match[3]) / 1000 if match[3] else None)
         else:
             await demo_agent(run)

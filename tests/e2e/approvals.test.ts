@@ -1,5 +1,5 @@
 /** What a reply waits for: asked of real chats, shown after a reload, decided once, on whatever device. */
-import { createSessions, type Session, StrandlineHttpError } from "strandline";
+import { createSessions, type Session, type SessionsOptions, StrandlineHttpError } from "strandline";
 import { sessionTransport } from "strandline/ai-sdk/sessions";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { Client, type Kind, type Major, open, plain, textOf } from "./chat.js";
@@ -45,6 +45,13 @@ async function another(client: Client, more: object = {}): Promise<Client> {
 
 const approve = (client: Client, approved = true) =>
   client.chat.addToolApprovalResponse({ id: approvalOf(client), approved });
+
+const locate = (client: Client, output: unknown) =>
+  client.chat.addToolOutput({
+    tool: "locate",
+    toolCallId: String(tool(client, "locate").toolCallId),
+    output,
+  });
 
 /** Everybody shows one reply, the one that the server has. Its approvals are those of ai@7. */
 async function agree(...clients: Client[]): Promise<Message> {
@@ -115,6 +122,7 @@ describe.each([
       expect(error).toBeInstanceOf(StrandlineHttpError);
       expect([error.status, error.problem]).toEqual([409, "already-decided"]);
       expect(error.document.decision).toMatchObject({ outcome: winner === first ? "approved" : "denied" });
+      await loser.until("ready");
     } else {
       await loser.until("error");
       await loser.chat.resumeStream();
@@ -202,6 +210,65 @@ describe.each(
     expect((await server.calls(page.id)).called).toBe(2);
   });
 
+  test("is answered once when two answer at the same moment, and both end with what was said", async () => {
+    const first = await asked(major, kind, "ask tool", {
+      transport: { ai: major, onResync: () => void first.chat.resumeStream() },
+    });
+    const second: Client = await another(first, {
+      transport: { ai: major, onResync: () => void second.chat.resumeStream() },
+    });
+    await Promise.all([locate(first, "here"), locate(second, "there")]);
+    await eventually("the reply goes on", async () => (await server.calls(first.id)).called === 2);
+    const { messages } = await server.settled(first.id);
+    const [winner, loser] = tools(messages.at(-1))[0]?.output === "here" ? [first, second] : [second, first];
+    if (kind === "stock") {
+      await loser.until("error");
+      expect(loser.errors.map(({ message }) => message)).toEqual([expect.stringContaining("taken already")]);
+      await loser.chat.resumeStream();
+    } else {
+      await eventually("it shows what was said", () => loser.text !== "");
+      expect(loser.errors).toEqual([]);
+    }
+    await agree(winner, loser);
+    expect(winner.errors).toEqual([]);
+    expect((await server.calls(first.id)).called).toBe(2);
+  });
+
+  test("expires, and an output that comes too late changes nothing", async () => {
+    const client = await asked(major, kind, "ask tool within 300 ms");
+    await eventually("it has expired", async () => {
+      const { messages } = await server.history(client.id);
+      return tools(messages.at(-1))[0]?.state === "output-error";
+    });
+    await locate(client, "late");
+    await client.until(kind === "stock" ? "error" : "ready");
+    expect(client.errors.map(({ message }) => message)).toEqual(
+      kind === "stock" ? [expect.stringContaining("taken already: expired")] : [],
+    );
+    expect((await server.calls(client.id)).called).toBe(1);
+    expect(tools(await agree(await client.reload()))).toMatchObject([{ state: "output-error" }]);
+  });
+
+  test.each([
+    ["with another input", { input: { precise: false } }, "differs from the stored one"],
+    ["for a call that nobody has made", { toolCallId: "forged" }, "does not wait for"],
+  ])("is refused %s, and waits on", async (_, forged, problem) => {
+    const client = await asked(major, kind, "ask tool");
+    client.chat.messages = client.chat.messages.map((message) => ({
+      ...message,
+      parts: message.parts.map((part) => (part.type === "tool-locate" ? { ...part, ...forged } : part)),
+    }));
+    await locate(client, "here");
+    await client.until("error");
+    expect(client.errors[0]?.message).toContain(problem);
+    expect((await server.calls(client.id)).called).toBe(1);
+    const page = await client.reload();
+    expect(tool(page, "locate")).toMatchObject({ state: "input-available", input: { precise: true } });
+    await locate(page, "here");
+    await eventually("the reply goes on", async () => (await server.calls(page.id)).called === 2);
+    expect(textOf(await agree(page))).toBe('locate: "here" ');
+  });
+
   test("fails, and the agent is told", async () => {
     const client = await asked(major, kind, "ask tool");
     const { toolCallId } = tool(client, "locate") as unknown as { toolCallId: string };
@@ -212,8 +279,12 @@ describe.each(
 });
 
 describe("the session client", () => {
-  function device(id: string, major: Major = 7): { session: Session; client: Client; close(): void } {
-    const sessions = createSessions({ url: `${server.url}/api/sessions`, ai: major });
+  function device(
+    id: string,
+    major: Major = 7,
+    more: SessionsOptions = {},
+  ): { session: Session; client: Client; close(): void } {
+    const sessions = createSessions({ url: `${server.url}/api/sessions`, ai: major, ...more });
     const made = sessionTransport({ sessions, api: `${server.url}/api/chat` });
     const client = new Client({ major, kind: "ours", url: server.url, id, made });
     const session = sessions.open(id);
@@ -260,6 +331,43 @@ describe("the session client", () => {
     }
     expect(messages.length).toBe(2);
   });
+
+  test.each(["while it is being written", "when it is over"])(
+    "is decided while a device is offline, which is back %s and shows the same message",
+    async (when) => {
+      const id = fresh("offline");
+      let isOffline = false;
+      const fetch: typeof globalThis.fetch = async (...args) => {
+        if (isOffline) throw new TypeError("Failed to fetch");
+        return globalThis.fetch(...args);
+      };
+      const one = device(id);
+      const two = device(id, 7, { fetch, retry: { minDelayMs: 5, maxDelayMs: 50 } });
+      await one.session.send("ask approval politely");
+      await eventually("it is asked", () => two.session.getSnapshot().decisions.length === 1);
+      const [asked] = two.session.getSnapshot().decisions;
+      isOffline = true;
+      two.session.drop();
+      await one.session.decide(asked?.id ?? "", { approved: true });
+      await eventually("the reply goes on", () => one.session.getSnapshot().runs.length === 2);
+      if (when === "when it is over") await server.settled(id);
+      // It has not been told.
+      expect(two.session.getSnapshot().decisions).toEqual([asked]);
+      expect(tools(shown(two.session).at(-1))).toMatchObject([{ state: "approval-requested" }]);
+      isOffline = false;
+      const { messages } = await server.settled(id);
+      for (const { session, close } of [one, two]) {
+        await eventually("it shows what is stored", () => {
+          expect(shown(session)).toEqual(messages);
+          return true;
+        });
+        expect(session.getSnapshot().decisions).toEqual([]);
+        close();
+      }
+      expect(messages.length).toBe(2);
+      expect(textOf(messages[1])).toBe("Please. refund: approved ");
+    },
+  );
 
   test.each([6, 7] as const)(
     "a chat over it answers, and the other device follows (ai@%s)",

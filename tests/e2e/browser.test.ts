@@ -1,167 +1,30 @@
 // biome-ignore-all lint/performance/useDomNodeTextContent: what is on the screen is what counts.
 /** The demo page in Chromium: what a visitor does to it, and what it must look like meanwhile. */
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { textOf } from "./chat.js";
-import { launchChromium } from "./chromium.js";
+import { DESKTOP, Demo, PHONE } from "./demo-page.js";
 import { CuttingProxy } from "./proxy.js";
-import { freePort, type History, PythonServer } from "./server.js";
 import { counted, eventually, fresh, pause, trial } from "./support.js";
 
 vi.setConfig({ testTimeout: 60_000, hookTimeout: 120_000 });
 
-const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const STATIC = join(ROOT, "python/strandline/demo/static/index.html");
-const SHOTS = join(ROOT, "artefacts/screenshots");
-
-let directory: string;
-let server: PythonServer;
-let browser: Browser;
-const contexts: BrowserContext[] = [];
+let demo: Demo;
 const proxies: CuttingProxy[] = [];
-/** What the pages had to complain about. */
-let complaints: string[] = [];
 
 beforeAll(async () => {
-  if (!existsSync(STATIC)) {
-    throw new Error("The demo page is not built: npm run build -w js-adapter && npm run build -w demo");
-  }
-  directory = await mkdtemp(join(tmpdir(), "strandline-browser-"));
-  await mkdir(SHOTS, { recursive: true });
-  const port = await freePort();
-  const demo = ["-m", "strandline", "demo", "--no-browser", "--port", String(port)];
-  server = new PythonServer(port, [...demo, "--db", join(directory, "demo.db")], {});
-  await server.start();
-  browser = await launchChromium();
+  demo = await Demo.begin();
 });
-
-afterAll(async () => {
-  await browser?.close();
-  await server?.end("SIGKILL");
-  if (directory !== undefined) await rm(directory, { recursive: true, force: true });
-});
-
+afterAll(() => demo?.end());
 afterEach(async () => {
-  for (const context of contexts.splice(0)) await context.close();
   for (const proxy of proxies.splice(0)) await proxy.close();
-  const said = complaints;
-  complaints = [];
-  expect(said, "uncaught errors in the page").toEqual([]);
+  await demo.tidy();
 });
-
-const DESKTOP = { viewport: { width: 1280, height: 800 } };
-const PHONE = {
-  viewport: { width: 375, height: 812 },
-  deviceScaleFactor: 2,
-  isMobile: true,
-  hasTouch: true,
-  userAgent:
-    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1",
-};
-
-async function newContext(options: Parameters<Browser["newContext"]>[0] = DESKTOP): Promise<BrowserContext> {
-  const context = await browser.newContext({ reducedMotion: "reduce", ...options });
-  context.setDefaultTimeout(15_000);
-  contexts.push(context);
-  return context;
-}
-
-/** A tab that shows a chat. */
-class Tab {
-  private constructor(
-    readonly page: Page,
-    readonly id: string,
-  ) {}
-
-  static async open(context: BrowserContext, id = fresh("page"), base = server.url): Promise<Tab> {
-    const page = await context.newPage();
-    page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
-    await page.goto(`${base}/?chat=${id}`);
-    const tab = new Tab(page, id);
-    await tab.at("composer").waitFor();
-    return tab;
-  }
-
-  at(testId: string) {
-    return this.page.getByTestId(testId);
-  }
-  get replies() {
-    return this.page.locator('[data-testid="message"][data-role="assistant"]');
-  }
-  get questions() {
-    return this.page.locator('[data-testid="message"][data-role="user"]');
-  }
-  get reply() {
-    return this.replies.last();
-  }
-
-  async say(text: string): Promise<void> {
-    await this.at("composer").fill(text);
-    await this.at("send").click();
-  }
-
-  /** The text of the last reply as it is on the screen. */
-  async text(): Promise<string> {
-    if ((await this.replies.count()) === 0) return "";
-    return (await this.reply.getByTestId("message-text").innerText()).trim();
-  }
-
-  async shows(number: number): Promise<void> {
-    await eventually(
-      `the page shows ${number}`,
-      async () => (await this.text()).split(/\s+/).includes(String(number)),
-      20_000,
-      20,
-    );
-  }
-
-  /** Resolves when the last reply has this status, which the page says of it. */
-  async isNow(status: string, ms = 30_000): Promise<void> {
-    let last: string | null = null;
-    const settled = async () => {
-      last = (await this.replies.count()) > 0 ? await this.reply.getAttribute("data-status") : null;
-      return last === status;
-    };
-    await eventually(`the reply is ${status}`, settled, ms, 20).catch((error) => {
-      throw new Error(`${error.message}; it is ${last}`);
-    });
-    await this.at("stop").waitFor({ state: "detached" });
-  }
-
-  history(): Promise<History> {
-    return fetch(`${server.url}/api/chat/${this.id}/messages`).then(
-      (answer) => answer.json() as Promise<History>,
-    );
-  }
-
-  /** One question, one reply, of exactly this text, on the screen and in the store. */
-  async isWhole(text: string): Promise<void> {
-    await this.isNow("completed");
-    expect(await this.questions.count()).toBe(1);
-    expect(await this.replies.count()).toBe(1);
-    expect(await this.text()).toBe(text.trim());
-    const history = await this.history();
-    expect(history.messages.length).toBe(2);
-    expect(textOf(history.messages[1])).toBe(text);
-    expect(await this.reply.getAttribute("data-message-id")).toBe(history.messages[1]?.id);
-    expect(await this.at("error").count()).toBe(0);
-  }
-
-  async shot(name: string): Promise<void> {
-    await this.page.screenshot({ path: join(SHOTS, `${name}.png`) });
-  }
-}
 
 describe("a reply survives", () => {
   test("a refresh in its middle, again and again", async () => {
-    const context = await newContext();
+    const context = await demo.context();
     await trial("refresh", 0, async (chance) => {
-      const tab = await Tab.open(context);
+      const tab = await demo.open(context);
       await tab.say("count to 120 every 25 ms");
       for (const number of [8, 30, 55, 90]) {
         await tab.shows(number + Math.floor(chance() * 10));
@@ -174,10 +37,10 @@ describe("a reply survives", () => {
   });
 
   test("a network that goes away and comes back (the browser's)", async () => {
-    const context = await newContext();
-    const proxy = await CuttingProxy.begin(server.port);
+    const context = await demo.context();
+    const proxy = await CuttingProxy.begin(demo.server.port);
     proxies.push(proxy);
-    const tab = await Tab.open(context, fresh("offline"), proxy.url);
+    const tab = await demo.open(context, fresh("offline"), proxy.url);
     await tab.say("count to 120 every 25 ms");
     for (const number of [10, 60]) {
       await tab.shows(number);
@@ -199,7 +62,7 @@ describe("a reply survives", () => {
   });
 
   test("the page's own switch", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 120 every 25 ms");
     for (const number of [10, 40, 70]) {
       await tab.shows(number);
@@ -216,7 +79,7 @@ describe("a reply survives", () => {
   });
 
   test("its connection being dropped many times", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 150 every 25 ms");
     await tab.shows(3);
     let drops = 0;
@@ -239,7 +102,7 @@ describe("a reply survives", () => {
   });
 
   test("a tool call and reasoning, with a refresh in each", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("call weather Lisbon");
     await tab.at("tool").first().waitFor();
     await tab.page.reload();
@@ -257,12 +120,12 @@ describe("a reply survives", () => {
   });
 
   test("a server that is killed: the page says so, keeps the words, and goes on", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 5000 every 10 ms");
     await tab.shows(20);
-    await server.end("SIGKILL");
+    await demo.server.end("SIGKILL");
     const shown = await tab.text();
-    await server.start();
+    await demo.server.start();
     await tab.isNow("lost");
     const stored = textOf((await tab.history()).messages[1]);
     expect(counted(5000).startsWith(stored)).toBe(true);
@@ -277,11 +140,11 @@ describe("a reply survives", () => {
 
 describe("stop", () => {
   test("in the second of two tabs: both show the same end", async () => {
-    const context = await newContext();
-    const first = await Tab.open(context);
+    const context = await demo.context();
+    const first = await demo.open(context);
     await first.say("count to 5000 every 10 ms");
     await first.shows(10);
-    const second = await Tab.open(context, first.id);
+    const second = await demo.open(context, first.id);
     await second.shows(20);
     await second.at("stop").click();
     await Promise.all([first.isNow("stopped"), second.isNow("stopped")]);
@@ -300,11 +163,14 @@ describe("stop", () => {
   });
 
   test("a message that is sent in one tab appears in the other", async () => {
-    const context = await newContext();
-    const [first, second] = [await Tab.open(context, fresh("both")), await Tab.open(context, fresh("other"))];
+    const context = await demo.context();
+    const [first, second] = [
+      await demo.open(context, fresh("both")),
+      await demo.open(context, fresh("other")),
+    ];
     await first.say("count to 5 every 10 ms");
     await first.isNow("completed");
-    await second.page.goto(`${server.url}/?chat=${first.id}`);
+    await second.page.goto(`${demo.server.url}/?chat=${first.id}`);
     await second.isNow("completed");
     await second.say("count to 60 every 20 ms");
     await eventually("the other tab has both questions", async () => (await first.questions.count()) === 2);
@@ -319,7 +185,7 @@ describe("stop", () => {
 
 describe("a conversation", () => {
   test("regenerate, edit, a failure and another try", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 4 every 1 ms");
     await tab.isWhole(counted(4));
     const before = await tab.reply.getAttribute("data-message-id");
@@ -353,7 +219,7 @@ describe("a conversation", () => {
   });
 
   test("a message that interrupts a reply", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 5000 every 10 ms");
     await tab.shows(10);
     await tab.say("count to 6 every 5 ms");
@@ -369,7 +235,7 @@ describe("a conversation", () => {
   });
 
   test("the list of chats leads back to an earlier one", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 7 every 1 ms");
     await tab.isNow("completed");
     await tab.at("new-chat").click();
@@ -380,7 +246,7 @@ describe("a conversation", () => {
   });
 
   test("the panel shows the log, the runs and who reads", async () => {
-    const tab = await Tab.open(await newContext());
+    const tab = await demo.open(await demo.context());
     await tab.say("count to 80 every 20 ms");
     await tab.shows(5);
     await eventually("the log grows", async () => (await tab.at("log-row").count()) > 4);
@@ -415,14 +281,14 @@ test("Chromium's own EventSource resumes by id alone through a connection that i
   const posted = await postChat({ id, messages: [message], trigger: "submit-message" });
   await posted.body?.cancel();
   let streams = 0;
-  const proxy = await CuttingProxy.begin(server.port, ({ path }) => {
+  const proxy = await CuttingProxy.begin(demo.server.port, ({ path }) => {
     if (!path.endsWith("/stream")) return undefined;
     streams += 1;
     // Far enough to have an id, and not to the end.
     return streams < 3 ? { cutAfter: streams === 1 ? 1100 : 900 } : undefined;
   });
   proxies.push(proxy);
-  const page = await (await newContext()).newPage();
+  const page = await (await demo.context()).newPage();
   await page.goto(`${proxy.url}/api/readyz`);
   const read = await page.evaluate(
     (url) =>
@@ -450,7 +316,7 @@ test("Chromium's own EventSource resumes by id alone through a connection that i
 });
 
 const postChat = (body: object): Promise<Response> =>
-  fetch(`${server.url}/api/chat`, {
+  fetch(`${demo.server.url}/api/chat`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
@@ -461,8 +327,8 @@ describe.each([
   { size: "phone", options: PHONE },
 ])("on a $size", ({ size, options }) => {
   test.each(["light", "dark"] as const)("%s", async (colorScheme) => {
-    const context = await newContext({ ...options, colorScheme });
-    const tab = await Tab.open(context);
+    const context = await demo.context({ ...options, colorScheme });
+    const tab = await demo.open(context);
     const name = (what: string) => `${size}-${colorScheme}-${what}`;
     const fits = async () => {
       const width = await tab.page.evaluate(() => document.documentElement.scrollWidth);

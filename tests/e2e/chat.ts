@@ -39,7 +39,7 @@ interface AnyChat {
   addToolApprovalResponse(answer: { id: string; approved: boolean; reason?: string }): Promise<void>;
   addToolOutput(answer: ToolOutput): Promise<void>;
   regenerate(options?: { messageId?: string }): Promise<void>;
-  resumeStream(): Promise<void>;
+  resumeStream(options?: object): Promise<void>;
   stop(): Promise<void>;
   clearError(): void;
 }
@@ -110,8 +110,9 @@ export interface ClientOptions {
   made?: StrandlineTransport;
   /** Of the stock transport. */
   headers?: Record<string, string>;
-  /** False where replies may end with a tool's output that nobody asked for: such a chat would send that back. */
+  /** False where a stock chat may take a cut for the end of a reply: it would send back half of one, and be refused. */
   answers?: boolean;
+  onToolCall?(call: { toolCall: { toolName: string; toolCallId: string } }): void;
 }
 
 /** Quick enough for tests, patient enough for a restart. */
@@ -139,6 +140,7 @@ export class Client {
       state: this.state,
       transport: this.ours ?? stock(major, api, headers),
       sendAutomaticallyWhen: options.answers === false ? () => false : whenAnswered[major],
+      onToolCall: options.onToolCall,
       onFinish: (finish: Finish) => void this.finishes.push(finish),
       onError: (error: Error) => void this.errors.push(error),
     };

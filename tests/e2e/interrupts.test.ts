@@ -1,9 +1,10 @@
 /** What a reply waits for, as TanStack AI shows it: stock and with our connection, after a reload, on two devices. */
+import { toolDefinition } from "@tanstack/ai/client";
 import type { ChatClient } from "@tanstack/ai-client";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { TestServer } from "./server.js";
-import { eventually, fresh } from "./support.js";
-import { hydrated, plainOf, TanStackPage } from "./tanstack.js";
+import { counted, eventually, fresh, pause } from "./support.js";
+import { hydrated, plainOf, type TanStackOptions, TanStackPage } from "./tanstack.js";
 
 vi.setConfig({ testTimeout: 30_000, hookTimeout: 60_000 });
 
@@ -154,6 +155,67 @@ describe("the stock client", () => {
   });
 });
 
+describe("a tool that runs in the page by itself (`execute`)", () => {
+  /** A page with the tool `locate`, and how often that ran there. */
+  function located(page: (options: TanStackOptions) => TanStackPage, thread: string) {
+    const ran: unknown[] = [];
+    const locate = toolDefinition({ name: "locate", description: "Where are you?" }).client((input) => {
+      ran.push(input);
+      return { lat: 1 };
+    });
+    return { page: page({ url: server.url, thread, tools: [locate] }), ran };
+  }
+  const stock = (options: TanStackOptions) => TanStackPage.opened(options);
+  const live = (options: TanStackOptions) => TanStackPage.live(options);
+
+  test.each([
+    { name: "the stock client", open: stock },
+    { name: "our connection", open: live },
+  ])("runs on the page that has sent the message, and on no other: $name", async ({ open }) => {
+    const thread = fresh("runs");
+    const [one, two] = [located(open, thread), located(live, thread)];
+    await one.page.chat.sendMessage("ask tool");
+    await called(one.page, 2);
+    await same(two.page);
+    expect([one.ran, two.ran]).toEqual([[{ precise: true }], []]);
+    expect([one.page.errors, two.page.errors]).toEqual([[], []]);
+    one.page.close();
+    two.page.close();
+  });
+
+  test("is not run by the stock client when the page is loaded again: it is resolved by hand", async () => {
+    const thread = fresh("again");
+    const page = TanStackPage.opened({ url: server.url, thread });
+    await page.chat.sendMessage("ask tool");
+    page.close();
+    const again = located(stock, thread);
+    await waits(again.page, 1);
+    await pause(300);
+    expect(again.ran).toEqual([]);
+    await again.page.chat.addToolResult({
+      toolCallId: callOf(again.page, "locate"),
+      tool: "locate",
+      output: 1,
+    });
+    await called(again.page, 2);
+    again.page.close();
+  });
+
+  test("is run with our connection when the page is loaded again, by each page that is: the first one counts", async () => {
+    const thread = fresh("again");
+    const page = TanStackPage.opened({ url: server.url, thread });
+    await page.chat.sendMessage("ask tool");
+    page.close();
+    const again = [located(live, thread), located(live, thread)];
+    await called(page, 2);
+    for (const { page: shown } of again) await waits(shown, 0);
+    await same(...(again.map(({ page: shown }) => shown) as [TanStackPage]));
+    expect(again.flatMap(({ ran }) => ran).length).toBeGreaterThan(0);
+    expect(callsOf(again[0]?.page as TanStackPage)).toMatchObject([{ name: "locate", output: { lat: 1 } }]);
+    for (const { page: shown } of again) shown.close();
+  });
+});
+
 describe("our connection, live on two devices", () => {
   const devices = (name: string) => {
     const options = { url: server.url, thread: fresh(name) };
@@ -197,6 +259,40 @@ describe("our connection, live on two devices", () => {
     await same(one, two);
     one.close();
     two.close();
+  });
+
+  test("a reply that asks while another one waits behind it, or is written beside it: both pages go on", async () => {
+    for (const policy of ["queue", "concurrent"]) {
+      const [one, two] = devices(policy);
+      const { thread } = one.options;
+      await one.chat.sendMessage("count to 3 every 1 ms");
+      await same(one, two);
+      const sent = one.chat.sendMessage("ask approval slowly");
+      await eventually("it is begun", async () => (await server.history(thread)).activeRun);
+      const parts = [{ type: "text", text: "count to 90 every 10 ms" }];
+      const message = { id: fresh("u"), role: "user", parts };
+      expect((await server.post(`/api/sessions/${thread}/messages`, { message, submit: policy })).ok).toBe(
+        true,
+      );
+      await sent;
+      for (const page of [one, two]) await waits(page, 1);
+      if (policy === "concurrent")
+        for (const page of [one, two]) {
+          await eventually("it shows the other", () => page.text === counted(90));
+          await waits(page, 1);
+        }
+      else
+        for (const page of [one, two])
+          await eventually("it shows what waits", () => page.messages.at(-1)?.id === message.id);
+      const [asked] = interruptsOf(two) as [Interrupt];
+      await approve(two.chat, asked.id, true);
+      await called(one, 4);
+      for (const page of [one, two]) await waits(page, 0);
+      await same(one, two);
+      expect([one.errors, two.errors]).toEqual([[], []]);
+      one.close();
+      two.close();
+    }
   });
 
   test("what expires is asked for no more", async () => {

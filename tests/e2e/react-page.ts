@@ -20,6 +20,7 @@ export async function bundle(ai: Major, react: 18 | 19, page: "chat" | "life" = 
     define: { AI_MAJOR: String(ai), "process.env.NODE_ENV": '"development"' },
     resolve: {
       alias: [
+        { find: /^ai7$/, replacement: `ai${ai}` },
         { find: "ai-react7", replacement: `ai-react${ai}` },
         { find: "strandline/ai-sdk/sessions", replacement: source("ai-sdk-sessions") },
         { find: /^strandline\/(.+)$/, replacement: source("$1") },
@@ -88,7 +89,7 @@ export class Device {
     return (await this.at(testId).textContent()) ?? "";
   }
 
-  async say(text: string, button: "send" | "edit" = "send"): Promise<void> {
+  async say(text: string, button: "send" | "edit" | "correct" | "steer" | "queue" = "send"): Promise<void> {
     await this.at("draft").fill(text);
     await this.at(button).click();
   }

@@ -134,6 +134,122 @@ describe.each([
     expect((await server.calls(id)).called).toBe(3);
   });
 
+  // Chats of ai 5 have no approvals.
+  const testApprovals = ai === 5 ? () => {} : test;
+  testApprovals(
+    "an approval that waits is given on another device, and nothing of the reply is lost meanwhile",
+    async () => {
+      const { id, a, b } = await pair("approval");
+      await a.say("ask approval politely");
+      for (const device of [a, b])
+        await eventually(
+          "it is asked",
+          async () => (await device.says("tools")) === "refund:approval-requested",
+        );
+      await a.rendered();
+      await b.rendered();
+      await b.at("approve").click();
+      for (const device of [a, b]) await device.shows("ask approval politely", "Please. refund: approved ");
+      await agree(id, a, b);
+      for (const device of [a, b]) {
+        expect(await device.says("tools")).toBe("refund:output-available");
+        await device.isSteady();
+      }
+      expect((await server.calls(id)).called).toBe(2);
+    },
+  );
+
+  test("a tool of the client is run where it was asked for, and the other follows", async () => {
+    const { id, a, b } = await pair("tool");
+    await a.say("ask tool politely");
+    for (const device of [a, b]) {
+      await eventually("it is over", async () => (await device.says("tools")) === "locate:output-available");
+      expect(await device.at("ran").textContent()).toBe(device === a ? "1" : "0");
+    }
+    await agree(id, a, b);
+    expect((await a.texts())[1]).toBe('Please. locate: "here" ');
+    for (const device of [a, b]) await device.isSteady();
+  });
+
+  test("a branch that one goes to is shown on both", async () => {
+    const { id, a, b } = await pair("branch");
+    await a.say("count to 4 every 1 ms");
+    await agree(id, a, b);
+    await a.say("count to 6 every 1 ms", "edit");
+    await agree(id, a, b);
+    await b.at("first").click();
+    for (const device of [a, b]) await device.shows("count to 4 every 1 ms", counted(4));
+    await agree(id, a, b);
+  });
+
+  test("a message that one deletes or corrects is so on both, also while a reply is written", async () => {
+    const { id, a, b } = await pair("delete");
+    await a.say("count to 3 every 1 ms");
+    await agree(id, a, b);
+    await a.say("count to 5000 every 10 ms");
+    for (const device of [a, b]) await device.counts(3);
+    await b.say("corrected", "correct");
+    for (const device of [a, b])
+      await eventually("it is corrected", async () => (await device.texts())[0] === "corrected");
+    await b.at("delete").click();
+    for (const device of [a, b])
+      await eventually("it is gone", async () => !(await device.texts()).includes("corrected"));
+    expect((await server.history(id)).activeRun).not.toBeNull();
+    await b.at("stop").click();
+    await agree(id, a, b);
+    for (const device of [a, b]) expect((await device.texts())[1]).toBe("count to 5000 every 10 ms");
+    // The last one: nothing is an error, for no moment.
+    await a.say("count to 5000 every 10 ms");
+    for (const device of [a, b]) await device.counts(3);
+    await a.rendered();
+    await b.rendered();
+    await b.at("deleteLast").click();
+    for (const device of [a, b])
+      await eventually(
+        "it is gone",
+        async () => (await device.texts()).at(-1) === "count to 5000 every 10 ms",
+      );
+    await agree(id, a, b);
+    for (const device of [a, b])
+      expect((await device.rendered()).filter(({ status }) => status === "error")).toEqual([]);
+  });
+
+  test("the agent is told something while it writes, and a question waits for its turn", async () => {
+    const { id, a, b } = await pair("steer");
+    await a.say("attend 150 every 20 ms");
+    for (const device of [a, b]) await device.counts(3);
+    await b.say("softer", "steer");
+    for (const device of [a, b])
+      await eventually("it is told", async () => (await device.texts())[1]?.includes("(softer)"));
+    await b.say("count to 5 every 1 ms", "queue");
+    const waiting = "count to 5 every 1 ms";
+    for (const device of [a, b])
+      await eventually(
+        `it waits on ${device === a ? "a" : "b"}`,
+        async () => (await device.texts())[2] === waiting,
+      );
+    await a.reload();
+    await eventually("it waits still", async () => (await a.texts())[2] === waiting);
+    expect((await server.history(id)).activeRun).not.toBeNull();
+    await agree(id, a, b);
+    expect((await b.texts())[3]).toBe(counted(5));
+    for (const device of [a, b]) await device.isSteady();
+  });
+
+  test("what another agent says beside the reply is on both, and not among the messages", async () => {
+    const { id, a, b } = await pair("spawned");
+    await a.say("delegate");
+    for (const device of [a, b])
+      await eventually(
+        "it is there",
+        async () => (await device.says("spawned")) === "critic: seen from beside",
+      );
+    await agree(id, a, b);
+    await b.reload();
+    await b.shows("delegate", "It has said: seen from beside");
+    expect(await b.says("spawned")).toBe("critic: seen from beside");
+  });
+
   test("a device that was offline comes back to all that happened", async () => {
     const id = fresh(`offline-${ai}`);
     await server.post("/api/sessions", { id });

@@ -238,33 +238,34 @@ describe("two devices at once", () => {
         createSessions({ url: `${server.url}/api/sessions`, retry: RETRY, device }),
       );
       const devices = clients.map((client) => client.open(id)) as [Session, Session];
-      const heard: string[][] = devices.map(() => []);
-      devices.forEach((device, index) => {
-        device.onEvent((event) => {
-          if (event.seq !== undefined) heard[index]?.push(`${event.seq} ${event.type}`);
-        });
-        device.subscribe(() => {});
-      });
-      await devices[0].send("attend 20000 every 1 ms");
+      const heard = devices.map((device) => listened(device));
+      for (const device of devices) device.subscribe(() => {});
+      const ENDLESS = "attend 20000 every 1 ms";
+      const { cursor } = await devices[0].send(ENDLESS);
       await Promise.all(
         devices.map((device) =>
           eventually(`${id} is live`, () => device.getSnapshot().activeRuns.length === 1),
         ),
       );
-      // Load: sessions beside it that say as much as they can.
-      const others = range(8).map((n) => clients[n % 2]?.open(fresh("load")).send("attend 400 every 1 ms"));
+      // Load: sessions beside it that say as much as they can, until everything here was done.
+      const others = range(8).map((n) => clients[n % 2]?.open(fresh("load")) as Session);
+      const runs = await Promise.all(others.map((other) => other.send(ENDLESS)));
+      const notes: string[] = [];
+      const asked: string[] = [];
       await Promise.all(
         devices.map(async (device, index) => {
-          for (const turn of range(8)) {
+          // Until enough was said in between, however busy the machine is.
+          const appended = () => heard[index]?.filter(({ type }) => type === "appended").length ?? 0;
+          for (let turn = 0; turn < 12 || appended() < 100; turn += 1) {
             await pause(chance() * 15);
-            const submit = chance() < 0.6 ? "steer" : "interrupt";
-            await device.send(submit === "steer" ? `note ${index}.${turn}` : "attend 20000 every 1 ms", {
-              submit,
-            });
+            if (chance() < 0.6) {
+              const { steered } = await device.send(`note ${index}.${turn}`, { submit: "steer" });
+              if (steered !== undefined) notes.push(`note ${index}.${turn}`);
+            } else asked.push((await device.send(ENDLESS, { submit: "interrupt" })).run as string);
           }
         }),
       );
-      await Promise.all(others);
+      await Promise.all(others.map((other, n) => other.stop({ run: runs[n]?.run as string })));
       await devices[1].stop({ all: true });
       const { messages } = await server.settled(id);
       for (const device of devices) {
@@ -273,12 +274,23 @@ describe("two devices at once", () => {
           return activeRuns.length === 0 && notes.length === 0 && shown.every(({ pending }) => !pending);
         });
       }
-      const [one, two] = devices.map((device) => plain(device.getSnapshot().messages));
-      expect(one).toEqual(messages);
-      expect(two).toEqual(messages);
-      const [first, second] = heard as [string[], string[]];
-      const common = Math.min(first.length, second.length);
-      expect(first.slice(-common)).toEqual(second.slice(-common));
+      for (const device of devices) expect(plain(device.getSnapshot().messages)).toEqual(messages);
+
+      // The log, read afterwards, is the one order: both were told it, without a gap, and it ends every reply for good.
+      const log = await everything(id, cursor);
+      const acted = log.find(({ type }) => type === "steered" || type === "run-ended")?.seq as number;
+      for (const told of heard) {
+        const from = told[0]?.seq as number;
+        expect(from).toBeLessThanOrEqual(acted);
+        expect(told).toEqual(log.filter(({ seq }) => seq >= from));
+        const ended = new Set<string>();
+        for (const { type, run } of told) {
+          if (run === undefined) continue;
+          expect(ended.has(run), `${type} after the end of ${run}`).toBe(false);
+          if (type === "run-ended") ended.add(run);
+        }
+        expect([...ended]).toEqual(expect.arrayContaining(asked));
+      }
       // Every note is somewhere, once: in a reply, or as a message of its own.
       const said = messages.flatMap(({ role, parts }) =>
         parts.flatMap((part) =>
@@ -289,10 +301,43 @@ describe("two devices at once", () => {
               : [],
         ),
       );
-      expect(new Set(said).size).toBe(said.length);
-      const sent = messages.length + said.length;
-      expect(sent).toBeGreaterThan(8);
+      expect(said.toSorted()).toEqual(notes.toSorted());
+      expect(Math.min(notes.length, asked.length)).toBeGreaterThan(2);
       for (const client of clients) client.close();
     }),
   );
 });
+
+interface Heard {
+  seq: number;
+  type: string;
+  run: string | undefined;
+}
+
+const heardOf = ({ seq, type, run }: Record<string, unknown>): Heard =>
+  ({ seq, type, run }) as unknown as Heard;
+
+/** What a device is told, in its order, from now on. */
+function listened(device: Session): Heard[] {
+  const told: Heard[] = [];
+  device.onEvent((event) => {
+    if (event.seq !== undefined) told.push(heardOf(event));
+  });
+  return told;
+}
+
+/** The log of a session after a cursor, by a reader that was not there. */
+async function everything(id: string, after: string): Promise<Heard[]> {
+  const response = await fetch(`${server.url}/api/sessions/${id}/events?after=${after}`);
+  const decoder = new TextDecoder();
+  let text = "";
+  for await (const piece of response.body as ReadableStream<Uint8Array>) {
+    text += decoder.decode(piece, { stream: true });
+    if (text.includes('"type":"readers"')) break;
+  }
+  const lines = text.split("\n").filter((line) => line.startsWith("data: "));
+  return lines
+    .map((line) => JSON.parse(line.slice(6)))
+    .filter(({ seq }) => seq !== undefined)
+    .map(heardOf);
+}

@@ -1,6 +1,6 @@
 /** Real TanStack AI chats, with the stock connection or ours and without a framework, that remember what happened. */
 import { isDeepStrictEqual } from "node:util";
-import type { StreamChunk } from "@tanstack/ai/client";
+import type { AnyClientTool, StreamChunk } from "@tanstack/ai/client";
 import { ChatClient, type ChatClientState, fetchServerSentEvents, type UIMessage } from "@tanstack/ai-client";
 import {
   type InternalOptions,
@@ -21,6 +21,8 @@ export interface TanStackOptions {
   /** Of the stock connection. */
   headers?: Record<string, string>;
   pageSize?: number;
+  /** Tools that run in the page. */
+  tools?: AnyClientTool[];
   /** With our connection, and these options. */
   ours?: Partial<StrandlineConnectionOptions & InternalOptions>;
   /** Default true. */
@@ -71,6 +73,7 @@ export class TanStackPage {
           headers: options.headers ?? {},
         }),
       threadId,
+      ...(options.tools && { tools: options.tools }),
       onError: (error: Error) => void this.errors.push(error),
       onStatusChange: (status: ChatClientState) => void this.statuses.push(status),
       onChunk: (chunk: StreamChunk) => void this.events.push(chunk.type),

@@ -33,6 +33,8 @@ interface Run {
   createdAt: number;
   endedAt: number | null;
   chunks: WireChunk[];
+  /** What its agent was told and has not taken, as the events say it. */
+  notes?: object[];
 }
 
 const ENDED = { status: "completed", reason: "completed" };
@@ -148,12 +150,13 @@ export class FakeSession {
       messages: shown.map(plain),
       versions: versionsOf(shown),
       page: { before: shown.length < path.length ? shown[0]?.id : null },
-      active: active.map(({ id, messageId, chunks }) => ({
+      active: active.map(({ id, messageId, chunks, notes }) => ({
         run: id,
         messageId,
         chunks: [{ type: "start", messageId }, ...chunks],
+        notes,
       })),
-      runs: this.runs.map(({ chunks, ...run }) => run),
+      runs: this.runs.map(({ chunks, notes, ...run }) => run),
       readers: [],
       annotations: {},
       spawned: this.runs

@@ -302,6 +302,59 @@ describe("a request of this device", () => {
   });
 });
 
+describe("what is on the screen", () => {
+  const shown = () => page.sync.shown(page.chat(), page.view);
+  const texts = () => shown().map(({ text }) => text);
+
+  test("is the chat's own before the session is known", () => {
+    page.messages = [user("u1")];
+    page.render();
+    expect(shown()).toBe(page.messages);
+  });
+
+  test("is what the session has while the chat resumes, with what waits behind it", () => {
+    page.see([user("u1"), reply("m1", "half"), user("u2")], ["m1"]);
+    expect(page.resumes).toBe(1);
+    expect(page.ids).not.toContain("m1");
+    expect(texts()).toEqual(["u1", "half", "u2"]);
+    page.see([user("u1"), reply("m1", "half of"), user("u2")], ["m1"]);
+    expect(texts()).toEqual(["u1", "half of", "u2"]);
+  });
+
+  test("has no reply that has not begun", () => {
+    page.see([user("u1"), { ...reply("m1"), parts: [] } as Said], ["m1"]);
+    expect(texts()).toEqual(["u1"]);
+    page.see([user("u1"), { ...reply("m1"), parts: [{}] } as Said], ["m1"]);
+    expect(texts()).toEqual(["u1", "m1"]);
+  });
+
+  test("of a request of this device is what its chat says, without what was deleted, with what came after", async () => {
+    page.see([user("u1"), reply("m1")]);
+    let finish = () => {};
+    const done = page.sync.request(async () => {
+      page.status = "streaming";
+      page.messages = [...page.messages, user("u2"), reply("m2", "own")];
+      await new Promise<void>((resolve) => {
+        finish = resolve;
+      });
+    });
+    page.see([user("u1", "corrected"), reply("m1"), user("u2"), reply("m2", "ow"), user("u3")], ["m2"]);
+    expect(texts()).toEqual(["corrected", "m1", "u2", "own", "u3"]);
+    page.see([user("u2"), reply("m2", "ow"), user("u3")], ["m2"]);
+    expect(texts()).toEqual(["u2", "own", "u3"]);
+    finish();
+    await done;
+  });
+
+  test("is the same array until something changes", () => {
+    page.see([user("u1")]);
+    const before = shown();
+    expect(shown()).toBe(before);
+    page.see([...page.messages, reply("m1")]);
+    expect(shown()).not.toBe(before);
+  });
+});
+
 test("letting go and taking up again resumes", async () => {
   page.see([user("u1")], ["m1"]);
   page.sync.detach();

@@ -2,6 +2,7 @@
 import { createSessions, type Sessions, type SessionsOptions, StrandlineResyncError } from "strandline";
 import { type SessionTransportOptions, sessionTransport } from "strandline/ai-sdk/sessions";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { ONLOOKING } from "../../js-adapter/src/chat.js";
 import { FakeServer, reply } from "./fake-server.js";
 import { FakeSessions, SAID } from "./fake-sessions.js";
 import { createGate, EagerClock, read, settle, submit, until } from "./support.js";
@@ -185,6 +186,38 @@ describe("a chat that lets go", () => {
 });
 
 describe("resuming", () => {
+  test("to look on gives the calls of tools as text, but once to the chat that has asked for the reply", async () => {
+    const call = {
+      type: "tool-input-available",
+      toolCallId: "k",
+      toolName: "locate",
+      input: { precise: true },
+    };
+    const text = [
+      { type: "tool-input-start", toolCallId: "k", toolName: "locate" },
+      { type: "tool-input-delta", toolCallId: "k", inputTextDelta: '{"precise":true}' },
+    ];
+    const transport = create();
+    const look = async (metadata?: unknown, by = transport) =>
+      read((await by.reconnectToStream({ chatId: "s1", metadata })) as ReadableStream);
+    const sent = await transport.sendMessages(submit("s1"));
+    await sent.cancel();
+    const log = server.session();
+    log.say(log.runs[0] as never, call);
+    const [other, mine] = [await look(ONLOOKING, create()), await look(ONLOOKING)];
+    await until(() => other.chunks.length === 3 && mine.chunks.length === 2);
+    const [again, plainly] = [await look(ONLOOKING), await look()];
+    await until(() => again.chunks.length === 3 && plainly.chunks.length === 2);
+    log.end(log.runs[0] as never);
+    for (const { end } of [other, mine, again, plainly]) await end;
+    expect([other, mine, again, plainly].map(({ chunks }) => chunks.slice(1, -1))).toEqual([
+      text,
+      [call],
+      text,
+      [call],
+    ]);
+  });
+
   test("is null when nothing is active, and when there is no such session", async () => {
     const transport = create();
     expect(await transport.reconnectToStream({ chatId: "s1" })).toBeNull();

@@ -190,6 +190,31 @@ describe("what is shown", () => {
     expect(server.count("EVENTS")).toBe(1);
   });
 
+  test("has no annotation of what was edited, which goes by the same id", async () => {
+    const log = server.session();
+    const run = log.ask("u1", "hello");
+    log.end(run);
+    const { session } = await opened();
+    const version = [...log.messages.values()].find(({ id }) => id === "u1")?.version;
+    const said = { annotation: "n1", message: version, message_id: "u1", kind: "reaction" };
+    log.append({ type: "annotated", ...said, summary: { count: 1 } });
+    await until(() => session.getSnapshot().annotations.u1 !== undefined);
+    const edited = { message: "v2", message_id: "u1", role: "user", parts: [{ type: "text", text: "else" }] };
+    log.append({ type: "message-created", ...edited });
+    await until(() => session.getSnapshot().messages[0]?.parts[0]?.text === "else");
+    expect(session.getSnapshot().annotations).toEqual({});
+    // One of several was taken back from what it was before.
+    log.append({ type: "annotation-removed", ...said, summary: { count: 1 } });
+    log.append({ type: "annotated", ...said, message: "v2", summary: { count: 5 } });
+    await until(() => session.getSnapshot().annotations.u1 !== undefined);
+    expect(session.getSnapshot().annotations).toEqual({ u1: { reaction: { count: 5 } } });
+    log.append({ type: "annotation-removed", ...said, kind: "citation", summary: { count: 1 } });
+    log.append({ type: "annotated", ...said, message: "v2", summary: { count: 6 } });
+    await until(() => session.getSnapshot().annotations.u1?.reaction?.count === 6);
+    expect(Object.keys(session.getSnapshot().annotations.u1 ?? {})).toEqual(["reaction"]);
+    expect(server.count("EVENTS")).toBe(1);
+  });
+
   test("is progress alone, when that is asked for", async () => {
     const log = server.session();
     log.end(log.ask("u1", "hello"));
@@ -243,6 +268,26 @@ describe("what is shown", () => {
     log.say(run, { type: "text-start", id: "t2" }, { type: "text-delta", id: "t2", delta: "again" });
     await until(() => last(session) === "assistant: again");
     expect(server.count("EVENTS")).toBe(kind === "resync" ? 2 : 1);
+  });
+
+  test("knows again what was told to an agent whose process was lost", async () => {
+    const log = server.session();
+    const run = log.ask("u1", "hello");
+    const { session } = await opened();
+    const parts = [{ type: "text", text: "shorter" }];
+    const note = { by: "user:ann", message_id: "n1", parts };
+    log.append({ type: "steered", run: run.id, ...note });
+    await until(() => session.getSnapshot().notes.length === 1);
+    log.say(run, { type: "steering-message", id: "n1", parts });
+    await until(() => session.getSnapshot().notes.length === 0);
+    run.chunks = [];
+    run.notes = [{ at: 1, ...note }];
+    log.append({ type: "message-reset", by: "server", run: run.id, message: "a1", message_id: "a1" });
+    await until(() => session.getSnapshot().notes.length === 1);
+    expect(session.getSnapshot().notes).toMatchObject([{ id: "n1", by: "user:ann", parts }]);
+    expect(texts(session)).toEqual(["user: hello", "assistant: "]);
+    log.say(run, { type: "steering-message", id: "n1", parts });
+    await until(() => session.getSnapshot().notes.length === 0);
   });
 
   test("takes over what was renamed and archived", async () => {

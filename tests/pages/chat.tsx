@@ -1,5 +1,6 @@
 /** A chat on `strandline/react`, as small as it can be. It remembers everything that was ever on the screen. */
 import { useChat } from "ai-react7";
+import { lastAssistantMessageIsCompleteWithToolCalls } from "ai7";
 import { StrictMode, useLayoutEffect, useRef, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { createSessions } from "strandline";
@@ -24,16 +25,30 @@ globalThis.shown = [];
 const sessions = createSessions({ url: "/api/sessions", ai: AI_MAJOR, retry: { maxDelayMs: 500 } });
 const transport = sessionTransport({ sessions });
 
+const textOf = ({ parts }: { parts: readonly { type: string; text?: unknown }[] }) =>
+  parts.map((part) => (part.type === "text" ? part.text : "")).join("");
+
 function Chat({ id }: { id: string }) {
   const session = useSession(id);
-  const chat = useSessionSync(useChat({ id, transport }), session);
+  const [ran, setRan] = useState(0);
+  const own = useChat({
+    id,
+    transport,
+    sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls,
+    onToolCall({ toolCall: { toolName: tool, toolCallId } }) {
+      if (tool !== "locate") return;
+      setRan((times) => times + 1);
+      void own.addToolOutput({ tool, toolCallId, output: "here" });
+    },
+  });
+  const chat = useSessionSync(own, session);
   const { stop, stopping, canStop } = useStop(session);
   const [draft, setDraft] = useState("");
   const version = useRef({ number: 0, of: chat.messages });
   const messages = chat.messages.map((message) => ({
     id: message.id,
     role: message.role,
-    text: message.parts.map((part) => (part.type === "text" ? part.text : "")).join(""),
+    text: textOf(message),
   }));
   useLayoutEffect(() => {
     if (version.current.of !== chat.messages)
@@ -45,6 +60,20 @@ function Chat({ id }: { id: string }) {
     return draft;
   };
   const last = messages.at(-1);
+  const tools = chat.messages.flatMap(({ parts }) =>
+    parts.flatMap((part) =>
+      part.type.startsWith("tool-") && "state" in part ? [`${part.type.slice(5)}:${part.state}`] : [],
+    ),
+  );
+  const acts: Record<string, () => Promise<unknown> | undefined> = {
+    approve: () => session.decisions[0] && session.decide(session.decisions[0].id, { approved: true }),
+    first: () => messages[0] && session.selectBranch(messages[0].id, 0),
+    correct: () => messages[0] && session.edit(messages[0].id, [{ type: "text", text: take() }]),
+    delete: () => messages[0] && session.delete(messages[0].id),
+    deleteLast: () => last && session.delete(last.id),
+    steer: () => session.steer(take()),
+    queue: () => session.send(take(), { submit: "queue" }),
+  };
   return (
     <main>
       <p data-testid="connection">{session.status}</p>
@@ -52,6 +81,11 @@ function Chat({ id }: { id: string }) {
       <p data-testid="readers">{session.readers.filter(({ connected }) => connected).length}</p>
       <p data-testid="runs">{session.runs.map(({ status }) => status).join(" ")}</p>
       <p data-testid="unsent">{chat.unsent.map((message) => message.id).join(" ")}</p>
+      <p data-testid="ran">{ran}</p>
+      <p data-testid="tools">{tools.join(" ")}</p>
+      <p data-testid="spawned">
+        {session.spawned.map(({ agent, message }) => `${agent}: ${textOf(message)}`)}
+      </p>
       <p data-testid="error">{chat.error?.message}</p>
       <ol>
         {messages.map(({ id, role, text }) => (
@@ -94,6 +128,11 @@ function Chat({ id }: { id: string }) {
       <button type="button" data-testid="stop" disabled={!canStop} onClick={() => void stop()}>
         {stopping ? "Stopping" : "Stop"}
       </button>
+      {Object.entries(acts).map(([name, act]) => (
+        <button key={name} type="button" data-testid={name} onClick={() => void act()}>
+          {name}
+        </button>
+      ))}
       <button
         type="button"
         data-testid="older"

@@ -65,3 +65,20 @@ async def post_back(
     user = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "refund me"}]}
     whole = {"id": chat, "messages": [user, message], "trigger": "submit-message", "messageId": message["id"], **body}
     return await client.open("POST", "/api/chat", whole, headers)
+
+
+async def ask(rig: Rig, text: str = "pay it", id: str = "u1") -> None:
+    await (await rig.post("c", text, id)).end()
+    await rig.ended()
+
+
+async def decided(rig: Rig, *bodies: dict[str, Any]) -> None:
+    """Decide about all that is pending, in order, and wait for what follows."""
+    for decision, body in zip(await pending(rig), bodies, strict=True):
+        answer = await decide(rig, decision["id"], body)
+        assert answer.status == 200, answer.body
+    await rig.ended()
+
+
+async def last_run(rig: Rig) -> Any:
+    return [event for event in await rig.log_from_store() if event["type"] == "run-ended"][-1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from far import served
 from rig import Rig, running
 from server_process import ServerProcess
 
@@ -24,6 +25,13 @@ async def sqlite_rig(tmp_path: Path) -> AsyncIterator[Rig]:
     """The same over a real SQLite file."""
     async with running(tmp_path / "chat.db") as made:
         yield made
+
+
+@pytest.fixture
+async def far() -> AsyncIterator[Rig]:
+    """Over memory, with the remote agent ``far``."""
+    async with served() as rig:
+        yield rig
 
 
 @pytest.fixture

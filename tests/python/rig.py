@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ EMPTY: dict[str, Any] = {
     "runs": {},
     "branches": {},
     "annotations": {},
+    "authors": {},
 }
 """The history of a session that does not exist, or that the caller may not see (PROTOCOL §6.7)."""
 
@@ -275,6 +276,24 @@ class Rig(Client):
         found |= {row[0]: row[2] for row in session.feed.rows(1)}
         assert sorted(found) == list(range(1, len(found) + 1))
         return [json.loads(found[seq]) for seq in sorted(found)]
+
+
+async def at_once(rig: Rig, *asks: Coroutine[Any, Any, Any], under_way: bool = False) -> list[Any]:
+    """What is asked while the writer is busy, one after the other, and then decided in this order. ``under_way``: the
+    first of it is what the writer is busy with; else a session ``blocker`` is, which there has to be."""
+    before, tasks = rig.store.attempts, []
+    rig.store.hang()
+    if not under_way:
+        asks = (rig.ask("PATCH", "/api/sessions/blocker", {"title": f"{before}"}), *asks)
+    for number, each in enumerate(asks):
+        tasks.append(task := asyncio.create_task(each))
+        if number == 0:
+            await until(lambda task=task: rig.store.attempts > before or task.done())
+        for _ in range(20):
+            await asyncio.sleep(0)
+    rig.store.mend()
+    answers = [await task for task in tasks]
+    return answers if under_way else answers[1:]
 
 
 FAST = {"first_window": 0.0, "max_window": 0.0, "shutdown_grace": 0.0}

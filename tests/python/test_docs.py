@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import strandline.errors as errors
+from strandline.core.plain import KINDS
+from strandline.http.auth import Action
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "python" / "strandline").rglob("*.py"))
@@ -58,3 +60,28 @@ def test_a_decision_has_a_number_and_a_status(decision: Path) -> None:
     text = decision.read_text()
     assert text.startswith(f"# {int(decision.name[:4])}. ")
     assert re.search(r"^Status: (accepted|superseded by \d+), \d{4}-\d{2}-\d{2}$", text, re.MULTILINE)
+
+
+def first_column(text: str) -> set[str]:
+    """What the tables of a page have in backticks in their first columns."""
+    return {
+        name for line in re.findall(r"^\| (`[^|]+) \|", text, re.MULTILINE) for name in re.findall(r"`([^`]+)`", line)
+    }
+
+
+def section(page: str, heading: str) -> str:
+    """One section of a page, down to the next heading."""
+    text = (ROOT / page).read_text()
+    return re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_the_actions_of_a_policy_are_documented() -> None:
+    assert first_column(section("docs/auth.md", "The actions")) == set(Action)
+
+
+def test_every_event_that_a_reader_is_told_is_documented() -> None:
+    told = set(KINDS) - {"erased"}  # comes as "resync"
+    in_protocol = section("PROTOCOL.md", "8. Sessions (default prefix `/api/sessions`)")
+    assert first_column(in_protocol) == told
+    frames = {"snapshot", "resync", "session-deleted", "replaced", "readers", "position"}
+    assert first_column(section("docs/sessions.md", "Follow")) - {"type"} == told | frames

@@ -218,8 +218,9 @@ def check_sessions(answers: list[tuple[str, str, int, Any]]) -> None:
     assert stopped[3]["stopped"] is True
     feeds = [each[3] for each in answers if each[1].endswith("/events")]
     assert [feed["type"] for feed in feeds] == ["snapshot"] * 2
-    newest, earlier = [each[3] for each in answers if each[0] == "GET" and each[1].endswith("/messages")]
+    newest, earlier, lean = [each[3] for each in answers if each[0] == "GET" and each[1].endswith("/messages")]
     assert [message["role"] for message in newest["messages"]] == ["user", "assistant"]
     assert earlier["messages"] == [] and earlier["page"]["before"] is None
+    assert [message["id"] for message in lean["messages"]] == [message["id"] for message in newest["messages"]]
     assert isinstance(next(each[3] for each in answers if each[1].endswith("/readers"))["readers"], list)
     assert answers[-1][:3] == ("DELETE", "/api/sessions/c1", 204)

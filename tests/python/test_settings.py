@@ -46,6 +46,7 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "stop_memory": 60.0,
         "stop_memory_limit": 1000,
         "claim_timeout": 30.0,
+        "decided_timeout": 86400.0,
         "owed_for": 30.0,
         "ai_sdk_version": 7,
         "durability": "full",

@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from strandline.agents.run import Run
-from strandline.agents.writing import aclose
 from strandline.core.chunks import has_lone_surrogate
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, PublicError, RunOver
 from strandline.runtime.ending import Ending
+from strandline.saying.composing import aclose
 
 logger = logging.getLogger("strandline.agent")
 

@@ -8,14 +8,14 @@ again goes on where the earlier one was, and every lease begins anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from strandline.agents.relayed import Relayed
+from strandline.agents.relayed import Relayed, Request
 from strandline.agents.workers import Workers
-from strandline.core.events import Appended, Chunk, Event, RunClaimed
+from strandline.core.events import Appended, Event, RunClaimed
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.core.unfold import closers
@@ -29,8 +29,10 @@ from strandline.errors import (
 )
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending
-from strandline.runtime.live import Claimed, Decided, LiveRun, LiveSession
+from strandline.runtime.live import Decided, LiveSession
+from strandline.runtime.live_run import Claimed, LiveRun
 from strandline.runtime.session import Sessions
+from strandline.saying.decision import Terms
 from strandline.settings import Settings
 
 MAX_CLAIMS = 64
@@ -45,12 +47,21 @@ _HANDED_OVER = "The agent was restarted before this was finished."
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """That the agent has returned: the calls, by id, that it leaves to be decided, and what else it says of its end."""
+
+    asked: Mapping[str, Terms]
+    finish_reason: str | None
+    usage: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
-    """One request of a producer: text or chunks, under its number."""
+    """One numbered request of a producer."""
 
     producer: int
     sequence: int
-    what: str | Sequence[Chunk]
+    what: Request
 
 
 class Lease:
@@ -164,20 +175,19 @@ class Lease:
         self.status = status or self.status
         self.renew()
 
-    async def end(self, producer: int, sequence: int, ending: Ending) -> None:
+    async def end(self, producer: int, sequence: int, how: Returned | Ending) -> None:
         """The agent has returned, or has failed, after request number ``sequence``. Raises Conflict (``fenced``,
-        ``gap``) or Unavailable."""
+        ``gap``), Unprocessable or Unavailable."""
         with self._room():
             async with self._claiming:
                 writer = self._writer_for(producer)
                 if sequence != writer.taken:
                     raise _gap(writer.taken + 1)
+                if isinstance(how, Returned):
+                    how = writer.returned(how.asked, how.finish_reason, how.usage)
                 writer.give_up()
                 self._leases.workers.returned(self.record.id)
-            if ending.status is Status.COMPLETED and ending.finish_reason is None:
-                reason = writer.finish_reason or "stop"
-                ending = Ending(Status.COMPLETED, ending.reason, None, reason, ending.usage, after_pending=True)
-            await self._leases.sessions.end(self.session, self.live, ending, self.by)
+            await self._leases.sessions.end(self.session, self.live, how, self.by)
 
     # ------------------------------------------------------------------ in one piece
 
@@ -246,10 +256,13 @@ class Leases:
         """What the runner calls in place of an agent: returns when the time of its worker is over. Every other end
         cancels this."""
         lease = Lease(self, session, live, record, seconds)
-        taken = live.claimed is not None
-        lease.until = self.clock.monotonic() + (seconds if taken else self.settings.claim_timeout)
+        lease.until = self.clock.monotonic() + (
+            seconds if live.claimed is not None else self._patience(session, record)
+        )
         self._held[record.id] = lease
         self.workers.tell(record.agent)
+        hear, name = self._hear(session, live, record), f"strandline-notes-{record.id}"
+        hearing = asyncio.get_running_loop().create_task(hear, name=name)
         kept = True
         try:
             while (left := lease.until - self.clock.monotonic()) > 0:
@@ -257,28 +270,44 @@ class Leases:
                 await self.clock.sleep(min(left, seconds))
             kept = False
         finally:
+            hearing.cancel()
             del self._held[record.id]
             lease.leave()
-            self.workers.over(record.agent, record.id, told=not kept or live.over or not self.sessions.journal.healthy)
+            told = not kept or live.over or not self.sessions.journal.healthy
+            self.workers.over(session, record, told=told)
         if live.claimed is None:
             return Ending(Status.FAILED, "no-agent", _NOBODY)
         return Ending(Status.LOST, "lease-expired")
 
+    def _patience(self, session: LiveSession, record: RunRecord) -> float:
+        """Seconds that a run waits for a worker. What somebody has decided is not thrown away for a restart."""
+        decided = session.state.continues(record)
+        return self.settings.decided_timeout if decided else self.settings.claim_timeout
+
+    async def _hear(self, session: LiveSession, live: LiveRun, record: RunRecord) -> None:
+        """Tell the workers of every note."""
+        while not live.over:
+            await live.told()
+            if live.notes:
+                self.workers.noted(session, record)
+
 
 def takeover(live: LiveRun, by: str, at: int, holder: str, claim: str) -> tuple[Event, ...]:
-    """What it takes that a new producer goes on: nothing that the earlier one has left open, and its number."""
+    """What it takes that a new producer goes on: nothing that the earlier one has left open, and its number. What was
+    open when the run began is for whoever writes it: an approved call, for one, gets its output from the agent."""
     events: list[Event] = []
-    if live.fold.anything_open:
-        events.append(Appended(at, live.id, live.message, tuple(closers(live.fold, _HANDED_OVER))))
-    producer = live.claimed.producer if live.claimed is not None else 0
-    events.append(RunClaimed(at, by, live.id, producer + 1, holder, claim))
+    before = live.claimed
+    if before is not None and live.fold.anything_open:
+        given = {tool.id for tool in live.base.unfinished_tools} if live.base is not None else ()
+        closing = tuple(closers(live.fold, _HANDED_OVER, given))
+        if closing:
+            events.append(Appended(at, live.id, live.message, closing))
+    events.append(RunClaimed(at, by, live.id, (before.producer if before is not None else 0) + 1, holder, claim))
     return tuple(events)
 
 
-def ending_of(status: str, error: str | None, finish_reason: str | None, usage: Mapping[str, Any] | None) -> Ending:
-    """What an agent says of its own end."""
-    if status == "completed":
-        return Ending(Status.COMPLETED, "completed", None, finish_reason, usage, after_pending=True)
+def failed(error: str | None, usage: Mapping[str, Any] | None) -> Ending:
+    """What an agent says that has failed."""
     return Ending(Status.FAILED, "agent-error", error or PUBLIC_ERROR, usage=usage, after_pending=True)
 
 

@@ -8,19 +8,24 @@ request means is made anew from what the message says so far.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from strandline.agents.writing import DELTAS, Writer, size_of, split
+from strandline.agents.steering import Steered
 from strandline.core.chunks import ChunkInvalid, check
 from strandline.core.events import Chunk
 from strandline.core.message import FoldState
 from strandline.core.records import RunRecord
-from strandline.errors import ChunkRefused
-from strandline.runtime.live import LiveRun, LiveSession
+from strandline.errors import ChunkRefused, Unprocessable
+from strandline.runtime.ending import Ending
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import LiveRun, Note
 from strandline.runtime.session import Sessions
+from strandline.saying.composing import DELTAS, size_of, split
+from strandline.saying.decision import Terms
 from strandline.settings import Settings
 
 SAID = "strandline-text"
@@ -29,7 +34,17 @@ SAID = "strandline-text"
 _RENAMED = re.compile(r"(.+)-[0-9]+")
 
 
-class Relayed(Writer):
+@dataclass(frozen=True, slots=True)
+class Taking:
+    """A request that takes what the agent was told: the oldest ``most`` notes, and no more than fit one answer."""
+
+    most: int
+
+
+Request = str | Sequence[Chunk] | Taking
+
+
+class Relayed(Steered):
     """The writing side of a run that one producer writes from elsewhere. ``taken``: its newest request's number."""
 
     def __init__(
@@ -42,22 +57,31 @@ class Relayed(Writer):
         self._open = None  # the parts that are open are the agent's to close
         self._renamed = _renamed(self._fold)
 
-    def take(self, sequence: int, said: str | Sequence[Chunk]) -> None:
-        """Add one request: text, or chunks. In one step, so that it is in one commit with its number. Raises
-        ChunkRefused, and then a part of it may have been added; RunOver once the run has ended."""
-        if isinstance(said, str):
+    def take(self, sequence: int, said: Request) -> None:
+        """Add one request: text, chunks, or the taking of notes. In one step, so that it is in one commit with its
+        number. Raises ChunkRefused, and then a part of it may have been added; RunOver once the run has ended."""
+        if isinstance(said, Taking):
+            self._hear(said.most)
+        elif isinstance(said, str):
             self._say(said)
-        for chunk in said if not isinstance(said, str) else ():
-            self._take(chunk)
+        else:
+            for chunk in said:
+                self._add(chunk)
         self.taken = self._live.pending.sent = sequence
         self._sessions.journal.mark(self._session)
 
-    @property
-    def finish_reason(self) -> str | None:
-        """What a ``finish`` chunk has said."""
-        return self._finish_reason
+    def returned(
+        self, asked: Mapping[str, Terms], finish_reason: str | None, usage: Mapping[str, Any] | None
+    ) -> Ending:
+        """The agent has returned. ``asked``: the calls, by id, that it leaves to be decided. Raises Unprocessable for a
+        call that the reply does not have."""
+        for call in asked:
+            if self._fold.tool(call) is None:
+                raise Unprocessable(f"The reply has no tool call {call!r:.60}.", code="invalid-request")
+        self._asked = dict(asked)
+        return self._returned(finish_reason or self._finish_reason, usage)
 
-    def _take(self, chunk: Chunk) -> None:
+    def _add(self, chunk: Chunk) -> None:
         try:
             check(chunk)
         except ChunkInvalid as exc:
@@ -75,6 +99,18 @@ class Relayed(Writer):
             return
         for piece in split(chunk[name], self._settings.delta_limit):
             self._append(kind, {**chunk, name: piece}, size_of(piece))
+
+    def _hear(self, most: int) -> None:
+        size = 0
+        notes: list[Note] = []
+        for note in self._untaken()[:most]:
+            size += len(orjson.dumps((note.parts, note.metadata)))
+            if notes and size > self._settings.chunk_limit:
+                break
+            notes.append(note)
+        if notes:
+            self._close_said()
+        self._take(notes)
 
     def _say(self, text: str) -> None:
         if not text:

@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import orjson
 
-from strandline.agents.writing import DELTAS, Writer, split
-from strandline.core.chunks import ChunkInvalid, check, has_lone_surrogate
+from strandline.agents.writing import Writer
+from strandline.core.chunks import STEERING, ChunkInvalid, check, has_lone_surrogate
 from strandline.core.events import Chunk
 from strandline.core.message import FoldError, FoldState
+from strandline.core.parts import notes_in
 from strandline.core.unfold import unfold_message
 from strandline.errors import ChunkRefused
-from strandline.runtime.live import started
+from strandline.runtime.live_run import started
+from strandline.saying.composing import DELTAS, split
 
 MOST_CHECKPOINTS = 1000
 LONGEST_NAME = 200
@@ -61,31 +63,20 @@ class Republisher(Writer):
         return await self._alone(lambda: self._sessions.checkpoint(self._session, self._live, name))
 
     async def restart(self) -> None:
-        """Throw away what this run has said so far, by a logged event, and begin again (R15). Open AI SDK streams
-        cannot show this; they end with ``resync`` and load the message anew."""
-        await self._begin_again(self._live.first)
+        """Throw away what this run has said so far, by a logged event, and begin again (R15). What it was told and has
+        taken stays, and comes first. Open AI SDK streams cannot show this; they end with ``resync`` and load the
+        message anew."""
+        await self._begin_again(self._live.first, ())
 
     async def replace(self, content: str | Iterable[Mapping[str, Any]]) -> None:
         """Let the message say this instead: a text, or the parts of a UIMessage. In one step: nobody sees neither, or
-        both. What is added afterwards follows it; the message's metadata stays."""
-        await self._begin_again(tuple(self._chunks_of(content)))
+        both. What is added afterwards follows it; the message's metadata stays, and what its agent was told and has
+        taken comes before it, unless it is among the parts."""
+        await self._begin_again((), tuple(self._chunks_of(content)))
 
-    async def reset_step(self) -> None:
-        """Throw away what was said since the current step began: for a model call that is made again. Clients of ai@7
-        are told in passing, older ones load the message anew."""
-        await self._turn()
-        self._open = None
-        for part in self._fold.open_text:
-            self._put({"type": "text-end", "id": part})
-        for part in self._fold.open_reasoning:
-            self._put({"type": "reasoning-end", "id": part})
-        self._put({"type": "reset-step"})
-        self._tools_answered = False
-
-    async def _begin_again(self, chunks: tuple[Chunk, ...]) -> None:
+    async def _begin_again(self, first: tuple[Chunk, ...], rest: tuple[Chunk, ...]) -> None:
+        """Say ``first``, then what the agent has taken of what it was told, then ``rest``."""
         fold = started(self._record.message_id)
-        for chunk in chunks:
-            fold.push(chunk)
 
         def begin_again() -> None:
             self._fold = fold
@@ -94,8 +85,16 @@ class Republisher(Writer):
             self._open = self._finish_reason = None
             self._tools_answered = self._own_steps = False
 
-        by = f"agent:{self._record.agent}"
-        await self._alone(lambda: self._sessions.reset(self._session, self._live, by, chunks, begin_again))
+        def decide() -> asyncio.Future[None]:
+            named = {chunk["id"] for chunk in (*first, *rest) if chunk["type"] == STEERING}
+            notes = (note for note in notes_in(self._fold.entries) if note["id"] not in named)
+            chunks = (*first, *notes, *rest)
+            for chunk in chunks:
+                fold.push(chunk)
+            by = f"agent:{self._record.agent}"
+            return self._sessions.reset(self._session, self._live, by, chunks, begin_again)
+
+        await self._alone(decide)
 
     async def _alone(self, decide: Callable[[], asyncio.Future[_T]]) -> _T:
         """Have something decided, and hold back meanwhile what other tasks of the agent add."""

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from strandline.agents.catalog import Agents
 from strandline.core.chunks import complaint
 from strandline.core.ids import InvalidId, check_id
 from strandline.core.records import MessageRecord, RunRecord
-from strandline.errors import Misconfigured
-from strandline.runtime.live import LiveRun, LiveSession
+from strandline.errors import ChunkRefused, Misconfigured
+from strandline.runtime import spawning
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.session import Sessions
 
 Prompt = str | Iterable[Mapping[str, Any]] | None
@@ -56,9 +60,11 @@ class Spawned:
         return self._session.state.runs[self._live.id].message_id
 
     async def result(self) -> Outcome:
-        """Wait for its end, whatever that is, and return it."""
-        await self._live.ended()
-        run = self._session.state.runs[self._live.id]
+        """Wait for its end, whatever that is, and return it. ``suspended`` is one: somebody has to decide something
+        first. Once that was decided and the agent goes on, this waits for the end of that."""
+        while (live := self._session.live.get(self._newest.id)) is not None and not live.over:
+            await live.ended()
+        run = self._newest
         stored = await self._sessions.store.messages(self._session.id, [run.message])
         parts = list(stored[0].parts or ()) if stored else []
         message = {"id": run.message_id, "role": "assistant", "parts": parts}
@@ -66,15 +72,24 @@ class Spawned:
         return Outcome(run.status.value, run.reason, run.error, text, message)
 
     async def stop(self) -> None:
-        """End it now (``stopped``, reason ``parent``); what it has said is kept. Nothing happens where it has ended."""
-        await self._sessions.stop_spawned(self._session, self._live.id, self._by)
+        """End it now (``stopped``, reason ``parent``); what it has said is kept. Nothing happens where it has ended:
+        what a suspended one has asked for can still be decided."""
+        await self._sessions.stop_spawned(self._session, self._newest.id, self._by)
+
+    @property
+    def _newest(self) -> RunRecord:
+        """The run that writes its message, or has written it last."""
+        state = self._session.state
+        return state.runs[str(state.messages[self._live.message].run)]
 
 
 class Spawner:
-    """Starts agents for agents. One per application; it holds what is to be called until it is."""
+    """Starts agents for agents. One per application; it holds what is to be called until it is. ``limit``: bytes that
+    an agent which may be called again is given at most."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: Agents, limit: int) -> None:
         self._agents = agents
+        self._limit = limit
         self._tasks: dict[str, Task] = {}
 
     async def spawn(
@@ -91,15 +106,35 @@ class Spawner:
     ) -> Spawned:
         """See ``Run.spawn``."""
         function, named = self._resolve(agent, name)
-        wrong = complaint(dict(body))
+        messages = None if prompt is None else _messages(prompt)
+        given = spawning.given(body, messages)
+        wrong = complaint(given)
         if wrong is not None:
             raise TypeError(f"what is given to {named}{wrong}")
-        task = Task(function, context if prompt is None else _context(session.id, prompt))
+        kept = self._kept(named, given) if self.knows(named) else None
+        task = Task(function, context if messages is None else spawning.asked(session.id, messages))
 
         def begun(run_id: str) -> None:
             self._tasks[run_id] = task
 
-        return Spawned(sessions, session, await sessions.spawn(session, live, named, body, begun), f"agent:{by}")
+        beside = await sessions.spawn(session, live, named, given["body"], kept, begun)
+        return Spawned(sessions, session, beside, f"agent:{by}")
+
+    def knows(self, name: str) -> bool:
+        """Whether an agent of this name can be called again, by whatever process."""
+        known = self._agents.get(name)
+        return known is not None and known.function is not None
+
+    def _kept(self, name: str, given: Mapping[str, Any]) -> Any:
+        """A copy, for the log: the agent may go on using its objects."""
+        blob = orjson.dumps(given)
+        if len(blob) > self._limit:
+            raise ChunkRefused(
+                f"What is given to {name} is {len(blob)} bytes, over the limit of {self._limit}. "
+                "Store large content elsewhere and send its URL.",
+                code="prompt-too-long",
+            )
+        return orjson.loads(blob)
 
     def take(self, run: RunRecord) -> Task | None:
         """What a spawned run is to do; None where nobody knows any more."""
@@ -109,7 +144,10 @@ class Spawner:
         if isinstance(agent, str):
             known = self._agents.get(self._agents.choose(agent))
             if known is None or known.function is None:
-                raise Misconfigured(f"The agent {agent} runs elsewhere; only one that runs here can be spawned.")
+                raise Misconfigured(
+                    f"The agent {agent} runs in another process, and only one that runs here can be spawned. Register "
+                    "a function that asks it over HTTP (stream_from) with @chat.agent, or use chat.speak."
+                )
             return known.function, known.name
         named = name if name is not None else self._agents.name_of(agent)
         if named is None:
@@ -124,17 +162,16 @@ class Spawner:
         return agent, named
 
 
-def _context(session: str, prompt: str | Iterable[Mapping[str, Any]]) -> list[MessageRecord]:
-    """A prompt as the messages that an agent is asked."""
+def _messages(prompt: str | Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A prompt as UIMessages."""
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     found = []
     for number, message in enumerate(asked, 1):
         parts = message.get("parts")
         if parts is None:
             parts = _parts(message.get("content"))
-        message_id = str(message.get("id", f"prompt-{number}"))
-        role = str(message.get("role", "user"))
-        found.append(MessageRecord(session, message_id, message_id, None, role, role, 0, parts=tuple(parts)))
+        message_id, role = str(message.get("id", f"prompt-{number}")), str(message.get("role", "user"))
+        found.append({"id": message_id, "role": role, "parts": list(parts)})
     return found
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from strandline.agents.writing import Writer
-from strandline.core.chunks import STEERING
-from strandline.core.events import Chunk
-from strandline.runtime.live import Note
+from strandline.runtime.live_run import Note
+from strandline.saying.notes import acknowledgement
 
 
 class Steered(Writer):
@@ -46,23 +44,13 @@ class Steered(Writer):
 
     def _untaken(self) -> list[Note]:
         """What is acknowledged and not yet in the log is still among the run's notes: a stop may come before it."""
-        over = self._live.over or self._closed or self._ending is not None or self._held is not None
+        over = self._live.over or self._closed or self._broken_off is not None or self._held is not None
         return [] if over else [note for note in self._live.notes.values() if note.id not in self._taken]
 
     def _take(self, notes: list[Note]) -> list[Note]:
         for note in notes:
             self._close_part()
-            parts = [shown for part in note.parts if (shown := _shown(part))]
-            self._put({"type": STEERING, "id": note.id, "parts": parts}, len(str(parts)))
+            chunk = acknowledgement(note.id, note.parts)
+            self._put(chunk, len(str(chunk["parts"])))
             self._taken.add(note.id)
         return notes
-
-
-def _shown(part: Mapping[str, Any]) -> Chunk | None:
-    """A part as the chunk may hold it, which knows texts and files only."""
-    if part["type"] == "text":
-        return {"type": "text", "text": part["text"]}
-    if part["type"] != "file":
-        return None
-    file = {"type": "file", "mediaType": part["mediaType"], "url": part["url"]}
-    return {**file, "filename": part["filename"]} if isinstance(part.get("filename"), str) else file

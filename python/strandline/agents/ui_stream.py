@@ -13,10 +13,10 @@ from typing import Any
 import orjson
 from pydantic_core import to_jsonable_python
 
-from strandline.agents.writing import aclose
 from strandline.codecs.sse import EventReader
 from strandline.core.chunks import DATA_PREFIX
 from strandline.errors import ChunkRefused, ProducerFailed
+from strandline.saying.composing import aclose
 
 
 async def ui_stream(

@@ -1,7 +1,7 @@
 """The workers of remote agents that are connected: what they are told, and how the agents are doing (PROTOCOL §18.2).
 
-A worker is a connection that listens. It is told which runs wait to be taken and which ones are over; what it misses,
-it is told when it comes back, or learns from its next heartbeat.
+A worker is a connection that listens. It is told which runs wait to be taken, which ones are over, and where there are
+notes; what it misses, it is told when it comes back, or learns from its next request.
 """
 
 from __future__ import annotations
@@ -13,29 +13,30 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from strandline.codecs.sse import OPENING, RETRY, frame
-from strandline.core.records import SessionRecord
+from strandline.core.records import RunRecord, SessionRecord
 from strandline.errors import TooMany
 from strandline.runtime.clock import Clock
+from strandline.runtime.live import LiveSession
 
 if TYPE_CHECKING:
     from strandline.agents.leases import Lease
 
 MAX_WORKERS = 1000
 """Connections of one agent's workers."""
-_MAX_STOPS = 1000
-"""Ends that a worker is told of at once; of older ones its heartbeats tell."""
+_MAX_NEWS = 1000
+"""What a worker is told at once; of older things its requests tell."""
 
 
 class Worker:
     """One connection."""
 
-    __slots__ = ("agent", "holder", "may", "over", "wake")
+    __slots__ = ("agent", "holder", "may", "news", "wake")
 
     def __init__(self, agent: str, holder: str | None, may: Callable[[SessionRecord], bool]) -> None:
         self.agent = agent
         self.holder = holder
         self.may = may
-        self.over: deque[str] = deque(maxlen=_MAX_STOPS)
+        self.news: deque[tuple[str, str]] = deque(maxlen=_MAX_NEWS)
         self.wake = asyncio.Event()
 
 
@@ -66,13 +67,21 @@ class Workers:
         for worker in self._connected.get(agent, ()):
             worker.wake.set()
 
-    def over(self, agent: str, run: str, *, told: bool) -> None:
+    def over(self, session: LiveSession, run: RunRecord, *, told: bool) -> None:
         """A run is over, or (not ``told``) only the server. Its worker knows when it has ended it itself."""
-        if told and run not in self._returned:
-            for worker in self._connected.get(agent, ()):
-                worker.over.append(run)
-                worker.wake.set()
-        self._returned.discard(run)
+        if told and run.id not in self._returned:
+            self._say(session, run, "stop")
+        self._returned.discard(run.id)
+
+    def noted(self, session: LiveSession, run: RunRecord) -> None:
+        """An agent was told something."""
+        self._say(session, run, "note")
+
+    def _say(self, session: LiveSession, run: RunRecord, kind: str) -> None:
+        for worker in self._connected.get(run.agent, ()):
+            if (kind, run.id) not in worker.news and worker.may(session.state.record):
+                worker.news.append((kind, run.id))
+            worker.wake.set()
 
     def returned(self, run: str) -> None:
         """The worker of this run is about to end it itself."""
@@ -114,6 +123,8 @@ class Workers:
             for lease in self._runs(worker.agent):
                 run, claimed = lease.record.id, lease.live.claimed
                 active.add(run)
+                if came and lease.live.notes and worker.may(lease.session.state.record):
+                    worker.news.append(("note", run))
                 # Those that it has itself are named once, when it comes: it may have been restarted.
                 waits = claimed is None or (came and claimed.holder == worker.holder)
                 if run in told or not waits or not worker.may(lease.session.state.record):
@@ -122,8 +133,9 @@ class Workers:
                 joined += frame({"type": "run", **described(lease)})
             told &= active
             came = False
-            while worker.over:
-                joined += frame({"type": "stop", "run": worker.over.popleft()})
+            while worker.news:
+                kind, run = worker.news.popleft()
+                joined += frame({"type": kind, "run": run})
             if joined:
                 yield bytes(joined)
                 joined.clear()

@@ -24,7 +24,7 @@ def agent(args: Namespace) -> int:
     if not callable(function):
         raise Failure(f"{args.target} is not a function.", USAGE)
     name = check_id(args.name or getattr(function, "__name__", ""), "--name")
-    terminal.say(f"Answering as {name} for {url} (Ctrl-C ends it)")
+    terminal.say(f"Asking {url} for the runs of {name} (Ctrl-C ends it)")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_work(args, url, name, function))
     return OK

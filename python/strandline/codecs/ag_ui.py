@@ -22,6 +22,8 @@ from strandline.codecs.ag_ui_names import call_id
 from strandline.codecs.ai_sdk import LOST_TEXT
 from strandline.core.decisions import APPROVAL
 from strandline.core.events import (
+    Annotated,
+    AnnotationRemoved,
     Appended,
     DecisionMade,
     DecisionRequested,
@@ -43,6 +45,9 @@ WireId = Callable[[str], str]
 
 CHANGED = "strandline.changed"
 """The name of the event after which a conversation has to be loaded again, unless it was loaded since."""
+
+ANNOTATED = "strandline.annotated"
+"""The name of the event that says what there is of one kind of annotations on a message."""
 
 _USAGE = ("inputTokens", "outputTokens", "totalTokens", "reasoningTokens", "cachedInputTokens", "cacheWriteInputTokens")
 _FINISH_REASONS = {"length": "length", "content-filter": "content_filter"}
@@ -186,6 +191,12 @@ def message_frames(epoch: str, seq: int, event: MessageCreated, wire_id: WireId)
 def changed_frames(epoch: str, seq: int) -> tuple[bytes, ...]:
     """What is told on the live thread when the conversation has changed otherwise than by going on (PROTOCOL §16.6)."""
     return (frame({"type": "CUSTOM", "name": CHANGED, "value": {"seq": seq}}, Cursor(epoch, seq, 1)),)
+
+
+def annotation_frames(epoch: str, seq: int, event: Annotated | AnnotationRemoved) -> tuple[bytes, ...]:
+    """What is told on the live thread of an annotation (PROTOCOL §19.5): the summary of its kind after it."""
+    value = {"message": event.message_id, "type": event.kind, "summary": event.summary, "seq": seq}
+    return (frame({"type": "CUSTOM", "name": ANNOTATED, "value": value}, Cursor(epoch, seq, 1)),)
 
 
 def decision_frames(epoch: str, seq: int, event: DecisionMade) -> tuple[bytes, ...]:

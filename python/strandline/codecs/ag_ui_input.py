@@ -6,7 +6,7 @@ a new one begins where something is said after results. Files and data of replie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from strandline.codecs.ag_ui_messages import media
@@ -17,15 +17,22 @@ Message = dict[str, Any]
 _UNANSWERED = "The call was not finished."
 
 
-def ag_ui_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
+def ag_ui_messages(messages: Iterable[Mapping[str, Any]], resumed: Collection[str] = ()) -> list[Message]:
     """UIMessages as AG-UI messages. Every call has a result, if only one that says that there is none: providers
-    refuse a history with open calls."""
+    refuse a history with open calls. Those of ``resumed`` have none: what was decided about them is said elsewhere."""
     found: list[Message] = []
     for message in messages:
         if message["role"] == "assistant":
-            found += _Reply(message["id"]).messages(message["parts"])
+            found += _Reply(message["id"], resumed).messages(message["parts"])
         else:
             found.append({"id": message["id"], "role": message["role"], "content": _content(message["parts"])})
+    return found
+
+
+def interrupt_of(part: Mapping[str, Any]) -> str | None:
+    """The id of the interrupt that a tool part stands for; None for a call of the agent's."""
+    kept = part.get("callProviderMetadata") or {}
+    found: str | None = kept.get("ag-ui", {}).get("interrupt")
     return found
 
 
@@ -44,8 +51,9 @@ def _content(parts: Iterable[Mapping[str, Any]]) -> str | list[Message]:
 class _Reply:
     """Collects what one assistant message becomes."""
 
-    def __init__(self, message_id: str) -> None:
+    def __init__(self, message_id: str, resumed: Collection[str]) -> None:
         self._id = message_id
+        self._resumed = resumed
         self._found: list[Message] = []
         self._results: list[Message] = []
         self._said: Message | None = None
@@ -62,7 +70,7 @@ class _Reply:
                 self._thoughts += 1
                 thought = {"id": reasoning_id(self._id, self._thoughts), "role": "reasoning", "content": part["text"]}
                 self._found.append(thought)
-            elif kind == "dynamic-tool" or kind.startswith("tool-"):
+            elif (kind == "dynamic-tool" or kind.startswith("tool-")) and interrupt_of(part) is None:
                 self._call(part)
             elif kind == "step-start" and self._results:
                 self._end()
@@ -88,6 +96,8 @@ class _Reply:
         arguments = given if isinstance(given, str) else json_text(given)
         call = {"id": part["toolCallId"], "type": "function", "function": {"name": name, "arguments": arguments}}
         self._open().setdefault("toolCalls", []).append(call)
+        if part["toolCallId"] in self._resumed:
+            return
         result = {"id": f"{part['toolCallId']}:result", "role": "tool", "toolCallId": part["toolCallId"]}
         match part["state"]:
             case "output-available":

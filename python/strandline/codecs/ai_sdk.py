@@ -93,10 +93,12 @@ def snapshot(major: int, chunks: Iterable[Mapping[str, Any]], cursor: Cursor | N
 
 
 def waiting(message_id: str, pending: Sequence[str]) -> bytes:
-    """The whole answer to who has decided something while something else is pending (PROTOCOL §15.5): it is not in the
-    log, so it has no ids."""
+    """The whole answer to who has decided something while something else is pending, or has posted a reply of which
+    nothing is (PROTOCOL §15.5): it is not in the log, so it has no ids."""
     told = {"type": "data-strandline", "data": {"pending": list(pending)}, "transient": True}
-    return frame({"type": "start", "messageId": message_id}) + frame(told) + DONE
+    # A chat whose last step has nothing but answered tools would post it again, for ever. `start` makes it take note.
+    settled = b"" if pending else frame({"type": "start-step"})
+    return settled + frame({"type": "start", "messageId": message_id}) + frame(told) + DONE
 
 
 def terminal_of(major: int, run: RunRecord, epoch: str) -> bytes:

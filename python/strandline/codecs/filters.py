@@ -29,9 +29,8 @@ from strandline.core.events import (
     RunStarted,
     Steered,
     run_of,
-    shown,
-    to_plain,
 )
+from strandline.core.plain import shown, to_plain
 
 Objects = Iterable[Mapping[str, Any]]
 

@@ -8,8 +8,9 @@ import orjson
 
 from strandline.codecs.filters import Filter
 from strandline.codecs.sse import frame
-from strandline.core.events import Appended, Event, frames_in, from_plain, shown, to_plain
+from strandline.core.events import Appended, Event, frames_in
 from strandline.core.offset import Cursor
+from strandline.core.plain import from_plain, shown, to_plain
 
 
 def encode(event: Event) -> bytes:

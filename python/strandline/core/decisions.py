@@ -6,12 +6,13 @@ The store holds the input of a call. What a client posts is compared with it and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from strandline.core.chunks import check
 from strandline.core.events import DecisionMade, DecisionRequested
+from strandline.core.ids import MAX_ID
 from strandline.core.message import FoldState
 from strandline.core.partial_json import ABSENT
 from strandline.core.parts import Tool
@@ -59,9 +60,7 @@ def requested(
         tool = fold.tool(each.tool_call)
         if tool is None or tool.finished:
             continue
-        decision = each.decision
-        while decision in used:
-            decision += "~"
+        decision = _unused(each.decision, used)
         used.add(decision)
         known = tool.input()
         found.append(
@@ -80,6 +79,46 @@ def requested(
             )
         )
     return found
+
+
+def _unused(wanted: str, used: set[str]) -> str:
+    """An id that nothing has, as like the wanted one as it can be: however often a library gives the same."""
+    if wanted not in used:
+        return wanted
+    number = 2
+    while (decision := f"{wanted[: MAX_ID - 10]}~{number}") in used:
+        number += 1
+    return decision
+
+
+def asked(session: str, event: DecisionRequested) -> DecisionRecord:
+    """The record of a decision that nobody has made yet."""
+    return DecisionRecord(
+        session=session,
+        id=event.decision,
+        run=event.run,
+        message=event.message,
+        message_id=event.message_id,
+        kind=event.kind,
+        tool_call=event.tool_call,
+        tool=event.tool,
+        created_at=event.at,
+        input=event.input,
+        roles=event.roles,
+        expires_at=event.expires_at,
+    )
+
+
+def decided_value(event: DecisionMade) -> dict[str, Any] | None:
+    """What was decided, as the record keeps it (``DecisionRecord.value``); None where nobody has decided."""
+    if event.outcome in ("expired", "superseded"):
+        return None
+    if event.outcome == "output":
+        return {"output": next(chunk["output"] for chunk in event.chunks if chunk["type"] == "tool-output-available")}
+    if event.outcome == "error":
+        return {"errorText": next(chunk["errorText"] for chunk in event.chunks if chunk["type"] == "tool-output-error")}
+    value: dict[str, Any] = {"approved": event.outcome == "approved"}
+    return value if event.reason is None else {**value, "reason": event.reason}
 
 
 def made(decision: DecisionRecord, answer: Answer, fold: FoldState, by: str, at: int) -> DecisionMade:
@@ -201,24 +240,42 @@ class Posted:
 
 
 @dataclass(frozen=True, slots=True)
+class Copy:
+    """A reply as a browser posts it: its tool calls, and its ``size`` (see ``size_of``)."""
+
+    calls: tuple[Posted, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What a posted reply answers. ``new``: to pending decisions; ``known``: decisions that were made like that;
-    ``other``: one that was made differently; ``changed``: a call that is not the stored one."""
+    ``other``: one that was made differently; ``changed``: a call that is not the stored one. ``ahead``: how much longer
+    the copy is than the stored reply, where its calls say the same; None where they do not."""
 
     new: tuple[tuple[DecisionRecord, Answer], ...] = ()
     known: tuple[DecisionRecord, ...] = ()
     other: DecisionRecord | None = None
     changed: DecisionRecord | None = None
+    ahead: int | None = None
 
 
-def read(posted: Sequence[Posted], decisions: Iterable[DecisionRecord], stored: FoldState) -> Reading:
-    """Compare a posted reply with the stored one. What it says of calls that nobody is asked about is not read: it is
-    old, or made up."""
+def size_of(parts: Iterable[Any]) -> int:
+    """How many texts, steps and tool calls there are: what clients of every version have alike."""
+    return sum(
+        isinstance(part, Mapping) and ("toolCallId" in part or part.get("type") in ("text", "step-start"))
+        for part in parts
+    )
+
+
+def read(posted: Copy, decisions: Iterable[DecisionRecord], stored: FoldState) -> Reading:
+    """Compare a posted reply with the stored one. What it says of calls that nobody is asked about answers nothing: it
+    is old, or made up."""
     asked = {each.tool_call: each for each in decisions}
     new: list[tuple[DecisionRecord, Answer]] = []
     known: list[DecisionRecord] = []
     other: DecisionRecord | None = None
-    for each in posted:
+    for each in posted.calls:
         decision, tool = asked.get(each.tool_call), stored.tool(each.tool_call)
         answer = _answer(each, decision) if decision is not None else None
         if decision is None or tool is None or answer is None:
@@ -232,7 +289,10 @@ def read(posted: Sequence[Posted], decisions: Iterable[DecisionRecord], stored: 
             known.append(decision)
         elif not _shown(each, tool):
             other = other or decision
-    return Reading(tuple(new), tuple(known), other)
+    calls = [entry for entry in stored.entries if isinstance(entry, Tool)]
+    is_same = len(posted.calls) == len(calls) and all(map(_told, posted.calls, calls))
+    ahead = posted.size - size_of(stored.parts()) if is_same else None
+    return Reading(tuple(new), tuple(known), other, ahead=ahead)
 
 
 def _answer(posted: Posted, decision: DecisionRecord) -> Answer | None:
@@ -243,6 +303,16 @@ def _answer(posted: Posted, decision: DecisionRecord) -> Answer | None:
     if posted.state == "output-available":
         return Answer(OUTPUT, output=posted.output)
     return Answer(ERROR, error=posted.error or "") if posted.state == "output-error" else None
+
+
+def _told(posted: Posted, tool: Tool) -> bool:
+    """Whether the part says of the stored call how it ended, and nothing else."""
+    if posted.tool_call != tool.id:
+        return False
+    if posted.state == "output-error" and tool.state == "output-denied":
+        return True  # what older clients are told of a denial
+    is_alike = alike(posted.output, tool.fields.get("output")) and posted.error == tool.fields.get("errorText")
+    return tool.finished and posted.state == tool.state and is_alike
 
 
 def _shown(posted: Posted, tool: Tool) -> bool:

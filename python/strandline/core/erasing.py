@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_CONTENT = frozenset({"message-created", "message-replaced", "appended", "decision-requested", "decision-made"})
+from strandline.core.chunks import STEERING
+
+_CONTENT = frozenset(
+    {"message-created", "message-replaced", "appended", "checkpointed", "decision-requested", "decision-made"}
+)
 _ABOUT = frozenset({"annotated", "annotation-removed"})
 """Both hold a summary, which has names that users have given."""
 
@@ -46,6 +50,8 @@ def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any]
         if "body" not in plain or not what.deleted or what.message not in (plain.get("message"), plain.get("parent")):
             return None
         return {name: value for name, value in plain.items() if name != "body"}
+    if kind == "appended" and plain.get("message") != what.message:
+        return _untaken(plain, what.message_id)
     if kind == "steered":
         goes = plain.get("run") in what.runs or plain.get("message_id") == what.message_id
     else:
@@ -54,3 +60,12 @@ def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any]
         return None
     run = {"run": plain["run"]} if plain.get("run") is not None else {}
     return {"type": "erased", "at": plain.get("at", 0), **run}
+
+
+def _untaken(plain: Mapping[str, Any], message_id: str) -> dict[str, Any] | None:
+    """What is left of what another message has said: a lost attempt may have taken a note that is the message now."""
+    chunks, found = list(plain.get("chunks", ())), False
+    for index, chunk in enumerate(chunks):
+        if chunk.get("type") == STEERING and chunk.get("id") == message_id:
+            chunks[index], found = {**chunk, "parts": []}, True
+    return {**plain, "chunks": chunks} if found else None

@@ -38,7 +38,8 @@ class RunQueued:
 
     A continuation names the suspended run as ``parent_run`` and goes on writing that one's ``message``. A ``spawned``
     run (True or None) is another agent's beside ``parent_run``, with a message of its own that is on no path. ``body``
-    is what the client sent along, kept only where the agent may be called by a later process.
+    is what the client sent along, kept only where the agent may be called by a later process; of a spawned run what it
+    was given (``runtime/spawning.py``).
     """
 
     at: int
@@ -129,7 +130,7 @@ class SessionChanged:
 @dataclass(frozen=True, slots=True)
 class Steered:
     """Somebody told a running agent something. ``message_id`` is the id of the user message that it becomes if the
-    agent does not take it; taking it is a ``steering-message`` chunk with that id."""
+    agent does not take it; taking it is a ``steering-message`` chunk with that id. ``key``: of the request."""
 
     at: int
     by: str
@@ -137,6 +138,7 @@ class Steered:
     message_id: str
     parts: tuple[Mapping[str, Any], ...]
     metadata: Any = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,30 +308,6 @@ Event = (
     | RunClaimed
 )
 
-KINDS: dict[str, type[Event]] = {
-    "message-created": MessageCreated,
-    "run-queued": RunQueued,
-    "run-started": RunStarted,
-    "appended": Appended,
-    "message-reset": MessageReset,
-    "stop-requested": StopRequested,
-    "run-ended": RunEnded,
-    "session-changed": SessionChanged,
-    "steered": Steered,
-    "decision-requested": DecisionRequested,
-    "decision-made": DecisionMade,
-    "branch-selected": BranchSelected,
-    "message-replaced": MessageReplaced,
-    "message-deleted": MessageDeleted,
-    "erased": Erased,
-    "annotated": Annotated,
-    "annotation-removed": AnnotationRemoved,
-    "checkpointed": Checkpointed,
-    "run-recovered": RunRecovered,
-    "run-claimed": RunClaimed,
-}
-_NAMES: dict[type[Event], str] = {cls: name for name, cls in KINDS.items()}
-
 
 def run_of(event: Event) -> str | None:
     """The run that an event belongs to, or None for one that belongs to the session as a whole."""
@@ -340,60 +318,3 @@ def run_of(event: Event) -> str | None:
 def frames_in(event: Event) -> int:
     """How many places for a cursor an event has: one per chunk, but always one."""
     return len(event.chunks) or 1 if isinstance(event, Appended) else 1
-
-
-def to_plain(event: Event) -> dict[str, Any]:
-    """The JSON object of an event: ``{"type": kind, ...}``; fields that are None are left out."""
-    if type(event) is Appended and event.sent is None:  # nine of ten
-        return {
-            "type": "appended",
-            "at": event.at,
-            "run": event.run,
-            "message": event.message,
-            "chunks": event.chunks,
-        }
-    plain: dict[str, Any] = {"type": _NAMES[type(event)]}
-    for name in event.__slots__:
-        value = getattr(event, name)
-        if value is not None:
-            plain[name] = value
-    return plain
-
-
-def shown(event: Event) -> dict[str, Any]:
-    """The same as readers are told it: without what was kept for the agent, or for who writes, alone, and of an
-    annotation the summary."""
-    plain = to_plain(event)
-    if type(event) is RunQueued:
-        plain.pop("body", None)
-    elif type(event) is Appended:
-        plain.pop("sent", None)
-    elif type(event) is Erased:
-        # What it was cannot be told, and what it did is not known: only a fresh look can say how things stand.
-        plain["type"] = "resync"
-    elif type(event) is RunClaimed:
-        plain.pop("holder", None)
-        plain.pop("claim", None)
-    elif type(event) is Annotated:
-        plain.pop("data", None)
-        plain.pop("range", None)
-    return plain
-
-
-def from_plain(plain: Mapping[str, Any]) -> Event:
-    """The event that ``to_plain`` described. Raises KeyError or TypeError for anything else."""
-    fields = {name: value for name, value in plain.items() if name != "type"}
-    cls = KINDS[plain["type"]]
-    for name in _LISTS:
-        if name in fields:
-            fields[name] = tuple(fields[name])
-    if cls is MessageCreated or cls is RunQueued:
-        fields.setdefault("parent", None)
-    elif cls is SessionChanged:
-        fields.setdefault("title", None)
-    elif cls is RunEnded:
-        fields["status"] = Status(fields["status"])
-    return cls(**fields)
-
-
-_LISTS = ("chunks", "parts", "roles")

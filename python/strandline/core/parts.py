@@ -7,10 +7,10 @@ looks exactly like the chunk that added it (files, sources, ``data-*``, …), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from strandline.core.chunks import CITATION, CITED_SOURCES
+from strandline.core.chunks import CITATION, CITED_SOURCES, STEERING
 from strandline.core.partial_json import ABSENT, parse_partial
 
 UNFINISHED = frozenset({"input-streaming", "input-available", "approval-requested", "approval-responded"})
@@ -207,6 +207,11 @@ class Tool:
 
 
 Part = Text | Tool | dict[str, Any]
+
+
+def notes_in(entries: Iterable[Part]) -> list[dict[str, Any]]:
+    """What the agent was told and has taken, as parts and as chunks (they look the same)."""
+    return [entry for entry in entries if isinstance(entry, dict) and entry["type"] == STEERING]
 
 
 def is_step(entry: Part) -> bool:

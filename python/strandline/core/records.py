@@ -36,7 +36,8 @@ class SessionRecord:
 class MessageRecord:
     """One message version. ``parts`` is None in an outline, which leaves the content out.
 
-    ``run`` is the newest run that wrote an assistant message; None for user and imported messages. A ``deleted`` one
+    ``author`` is who said it, ``editor`` who has replaced what it says last (None: nobody); both are the ``by`` of an
+    event. ``run`` is the newest run that wrote an assistant message; None for user and imported ones. A ``deleted`` one
     has no content any more and only keeps its place in the tree; a ``spawned`` one is on no path, ``parent`` is the
     message beside which it was written.
     """
@@ -53,6 +54,7 @@ class MessageRecord:
     metadata: Any = None
     deleted: bool = False
     spawned: bool = False
+    editor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,19 @@ class DecisionRecord:
     def pending(self) -> bool:
         """True until it was decided, expired or superseded."""
         return self.outcome is None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRecord:
+    """That a running agent was told a message: the run, the number of the event, and how to know the request again.
+    ``digest`` tells what it said from anything else; None once that was erased."""
+
+    session: str
+    message_id: str
+    run: str
+    seq: int
+    digest: str | None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

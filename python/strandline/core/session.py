@@ -1,47 +1,29 @@
 """A session as its log leaves it: messages with parents, runs, the active path.
 
-``SessionState`` is the outline that a live session keeps in memory (no message content). ``project`` says what a list
-of new events would change, without changing anything; after the commit ``absorb`` makes it so. Both are pure: the
-store's rows are exactly the records of a ``Change``.
+``SessionState`` is the outline that a live session keeps in memory (no message content). What a list of new events
+would change is a ``Change`` (``core/project.py``); after its commit ``absorb`` makes it so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from strandline.core.annotation import name_of
-from strandline.core.branch import leaf_without
-from strandline.core.events import (
-    Annotated,
-    AnnotationRemoved,
-    Appended,
-    BranchSelected,
-    DecisionMade,
-    DecisionRequested,
-    Event,
-    MessageCreated,
-    MessageDeleted,
-    MessageReplaced,
-    RunClaimed,
-    RunEnded,
-    RunQueued,
-    RunRecovered,
-    RunStarted,
-    SessionChanged,
+from strandline.core.erasing import Erasure
+from strandline.core.receipts import Receipts
+from strandline.core.records import (
+    AnnotationRecord,
+    DecisionRecord,
+    MessageRecord,
+    ReceiptRecord,
+    RunRecord,
+    SessionRecord,
 )
-from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
-from strandline.core.run import Status, may
+from strandline.core.run import Status
 
 Content = tuple[tuple[Mapping[str, Any], ...], Any]
 """The parts and the metadata of a message."""
-
-_TITLE_LENGTH = 80
-
-
-class IllegalTransition(RuntimeError):
-    """A run was asked to move to a status that its current one does not lead to: a defect of the caller."""
 
 
 @dataclass(slots=True)
@@ -57,13 +39,14 @@ class Change:
     decisions: dict[str, DecisionRecord] = field(default_factory=dict)
     annotations: dict[str, AnnotationRecord | None] = field(default_factory=dict)
     """By id; None for one that was taken back."""
+    receipts: list[ReceiptRecord] = field(default_factory=list)
 
 
 class SessionState:
     """The outline of one session at its last committed event, number ``last_seq``. The record's own ``last_seq`` is
     that of the last structural change; ``row`` has the newest."""
 
-    __slots__ = ("_by_key", "annotations", "decisions", "last_seq", "messages", "record", "runs")
+    __slots__ = ("_by_key", "annotations", "decisions", "last_seq", "messages", "receipts", "record", "runs")
 
     def __init__(
         self,
@@ -72,6 +55,7 @@ class SessionState:
         runs: Iterable[RunRecord] = (),
         decisions: Iterable[DecisionRecord] = (),
         annotations: Iterable[AnnotationRecord] = (),
+        receipts: Iterable[ReceiptRecord] = (),
     ) -> None:
         self.record = record
         self.last_seq = record.last_seq
@@ -79,6 +63,7 @@ class SessionState:
         self.runs: dict[str, RunRecord] = {run.id: run for run in runs}
         self.decisions: dict[str, DecisionRecord] = {decision.id: decision for decision in decisions}
         self.annotations: dict[str, AnnotationRecord] = {annotation.id: annotation for annotation in annotations}
+        self.receipts = Receipts(receipts)
         self._by_key: dict[str, str] = {run.key: run.id for run in self.runs.values() if run.key is not None}
 
     @property
@@ -127,6 +112,12 @@ class SessionState:
         """Whether a run goes on writing the message of the run that it names (a spawned one has its own)."""
         before = self.runs.get(run.parent_run) if run.parent_run is not None else None
         return before is not None and before.message == run.message
+
+    def beginner(self, run: RunRecord) -> RunRecord:
+        """The run that has begun the message which a run writes: itself, where it continues none."""
+        while self.continues(run):
+            run = self.runs[str(run.parent_run)]
+        return run
 
     def asker(self, run: RunRecord) -> str:
         """Who asked for the reply that a run, or the one that has spawned it, is part of, as events name it."""
@@ -198,165 +189,6 @@ class SessionState:
         """What ``count`` more events change that only append to messages."""
         return Change(self.record, self.last_seq + count, {}, {})
 
-    def project(self, events: Sequence[Event], contents: Mapping[str, Content]) -> Change:
-        """What ``events``, the next ones of this session, change. ``contents`` holds the content after them of every
-        message whose run ends or goes on in them, or for which a decision is made. Raises IllegalTransition."""
-        seq = self.last_seq
-        change = Change(self.record, seq + len(events))
-        fields: dict[str, Any] = {}
-        for event in events:
-            seq += 1
-            match event:
-                case Appended():
-                    pass
-                case MessageCreated():
-                    change.messages[event.message] = MessageRecord(
-                        session=self.record.id,
-                        version=event.message,
-                        message_id=event.message_id,
-                        parent=event.parent,
-                        role=event.role,
-                        author=event.by,
-                        created_at=event.at,
-                        parts=event.parts,
-                        metadata=event.metadata,
-                    )
-                    fields |= {"leaf": event.message, "updated_at": event.at}
-                    if event.role == "user" and fields.get("title", self.record.title) is None:
-                        fields["title"] = title_of(event.parts)
-                case RunQueued():
-                    change.runs[event.run] = RunRecord(
-                        id=event.run,
-                        session=self.record.id,
-                        message=event.message,
-                        message_id=event.message_id,
-                        parent=event.parent,
-                        agent=event.agent,
-                        author=event.by,
-                        status=Status.QUEUED,
-                        created_at=event.at,
-                        first_seq=seq,
-                        parent_run=event.parent_run,
-                        key=event.key,
-                        spawned=bool(event.spawned),
-                        body=event.body,
-                    )
-                    fields["updated_at"] = event.at
-                    known = change.messages.get(event.message) or self.messages.get(event.message)
-                    if known is not None:  # a continuation
-                        parts, metadata = contents[event.message]
-                        message = replace(known, run=event.run, parts=parts, metadata=metadata)
-                    else:
-                        message = MessageRecord(
-                            session=self.record.id,
-                            version=event.message,
-                            message_id=event.message_id,
-                            parent=event.parent,
-                            role="assistant",
-                            author=f"agent:{event.agent}",
-                            created_at=event.at,
-                            run=event.run,
-                            parts=(),
-                            spawned=bool(event.spawned),
-                        )
-                        if not event.spawned:
-                            fields["leaf"] = event.message
-                    change.messages[event.message] = message
-                case RunStarted():
-                    self._move(change, event.run, Status.RUNNING, {})
-                case RunEnded():
-                    self._move(
-                        change,
-                        event.run,
-                        event.status,
-                        {
-                            "reason": event.reason,
-                            "error": event.error,
-                            "finish_reason": event.finish_reason,
-                            "usage": event.usage,
-                            "ended_at": event.at,
-                            "last_seq": seq,
-                        },
-                    )
-                    message = change.messages.get(event.message) or self.messages[event.message]
-                    parts, metadata = contents[event.message]
-                    change.messages[event.message] = replace(message, parts=parts, metadata=metadata)
-                    fields["updated_at"] = event.at
-                case RunRecovered():
-                    run = change.runs.get(event.run) or self.runs[event.run]
-                    change.runs[event.run] = replace(run, attempt=event.attempt)
-                case RunClaimed():
-                    run = change.runs.get(event.run) or self.runs[event.run]
-                    change.runs[event.run] = replace(run, producer=event.producer)
-                case SessionChanged():
-                    fields |= {
-                        "title": event.title,
-                        "archived": event.archived,
-                        "submit": event.submit,
-                        "updated_at": event.at,
-                    }
-                case DecisionRequested():
-                    change.decisions[event.decision] = DecisionRecord(
-                        session=self.record.id,
-                        id=event.decision,
-                        run=event.run,
-                        message=event.message,
-                        message_id=event.message_id,
-                        kind=event.kind,
-                        tool_call=event.tool_call,
-                        tool=event.tool,
-                        created_at=event.at,
-                        input=event.input,
-                        roles=event.roles,
-                        expires_at=event.expires_at,
-                    )
-                case DecisionMade():
-                    decision = change.decisions.get(event.decision) or self.decisions[event.decision]
-                    change.decisions[event.decision] = replace(
-                        decision,
-                        outcome=event.outcome,
-                        value=decided_value(event),
-                        decided_at=event.at,
-                        decided_by=event.by,
-                    )
-                    self._rewrite(change, event.message, contents[event.message])
-                    fields["updated_at"] = event.at
-                case BranchSelected():
-                    fields |= {"leaf": event.leaf, "updated_at": event.at}
-                case MessageReplaced():
-                    self._rewrite(change, event.message, (event.parts, event.metadata))
-                    fields["updated_at"] = event.at
-                    user = change.messages[event.message].role == "user"
-                    if user and fields.get("title", self.record.title) is None:
-                        fields["title"] = title_of(event.parts)
-                case MessageDeleted():
-                    self._rewrite(change, event.message, ((), None))
-                    change.messages[event.message] = replace(change.messages[event.message], deleted=True)
-                    fields["updated_at"] = event.at
-                    if fields.get("leaf", self.record.leaf) == event.message:
-                        fields["leaf"] = leaf_without({**self.messages, **change.messages}, event.message)
-                case Annotated():
-                    change.annotations[event.annotation] = AnnotationRecord(
-                        session=self.record.id,
-                        id=event.annotation,
-                        message=event.message,
-                        message_id=event.message_id,
-                        kind=event.kind,
-                        author=event.by,
-                        created_at=event.at,
-                        name=name_of(event.data),
-                        data=event.data,
-                        range=event.range,
-                    )
-                case AnnotationRemoved():
-                    change.annotations[event.annotation] = None
-                case _:
-                    pass
-        if fields or change.messages or change.runs or change.decisions or change.annotations:
-            change.record = replace(self.record, last_seq=seq, **fields)
-            change.structural = True
-        return change
-
     def absorb(self, change: Change) -> None:
         """Make a committed change part of this state."""
         self.last_seq = change.last_seq
@@ -369,6 +201,8 @@ class SessionState:
             self.runs[run.id] = run
             if run.key is not None:
                 self._by_key[run.key] = run.id
+        for receipt in change.receipts:
+            self.receipts.take(receipt)
         for decision in change.decisions.values():
             self.decisions[decision.id] = decision if decision.pending else replace(decision, input=None)
         for annotation_id, annotation in change.annotations.items():
@@ -380,44 +214,21 @@ class SessionState:
             if message.deleted:
                 self._let_go(message.version)
 
-    def forget_decisions(self, version: str) -> None:
-        """What this message has asked, and was answered, was erased: by its deletion, or because it was replaced."""
+    def erase(self, what: Erasure) -> None:
+        """What a message has said is gone, by its deletion or because it was replaced: so is what it has asked and was
+        answered, and what its agents were told, unless that is said in a message of its own."""
+        self._forget_decisions(what.message)
+        said = {each.message_id for each in self.messages.values() if not each.deleted}
+        self.receipts.erase(
+            lambda each: each.message_id == what.message_id or (each.run in what.runs and each.message_id not in said)
+        )
+
+    def _forget_decisions(self, version: str) -> None:
         self.decisions = {id: each for id, each in self.decisions.items() if each.message != version}
 
     def _let_go(self, version: str) -> None:
         """Nothing of what was said in, for or about a message that was deleted stays."""
-        self.forget_decisions(version)
+        self._forget_decisions(version)
         self.annotations = {id: each for id, each in self.annotations.items() if each.message != version}
         for run in [run for run in self.runs.values() if run.body is not None and version in (run.message, run.parent)]:
             self.runs[run.id] = replace(run, body=None)
-
-    def _rewrite(self, change: Change, version: str, content: Content) -> None:
-        message = change.messages.get(version) or self.messages[version]
-        parts, metadata = content
-        change.messages[version] = replace(message, parts=parts, metadata=metadata)
-
-    def _move(self, change: Change, run_id: str, status: Status, fields: Mapping[str, Any]) -> None:
-        run = change.runs.get(run_id) or self.runs[run_id]
-        if not may(run.status, status):
-            raise IllegalTransition(f"run {run_id} cannot go from {run.status} to {status}")
-        change.runs[run_id] = replace(run, status=status, **fields)
-
-
-def decided_value(event: DecisionMade) -> dict[str, Any] | None:
-    """What was decided, as the record keeps it (``DecisionRecord.value``); None where nobody has decided."""
-    if event.outcome in ("expired", "superseded"):
-        return None
-    if event.outcome == "output":
-        return {"output": next(chunk["output"] for chunk in event.chunks if chunk["type"] == "tool-output-available")}
-    if event.outcome == "error":
-        return {"errorText": next(chunk["errorText"] for chunk in event.chunks if chunk["type"] == "tool-output-error")}
-    value: dict[str, Any] = {"approved": event.outcome == "approved"}
-    return value if event.reason is None else {**value, "reason": event.reason}
-
-
-def title_of(parts: Iterable[Mapping[str, Any]]) -> str | None:
-    text = " ".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
-    line = " ".join(text.split())
-    if not line:
-        return None
-    return line if len(line) <= _TITLE_LENGTH else line[: _TITLE_LENGTH - 1] + "…"

@@ -23,6 +23,10 @@ COMMANDS = (
     ("think N", "reasons in N steps, then answers"),
     ("call weather CITY", "streams a tool's input, gives its output, answers"),
     ("say nothing", "finishes without any text"),
+    ("delete FILE", "asks for approval, and goes on when somebody has decided"),
+    ("send mail to NAME", "asks for approval, and goes on when somebody has decided"),
+    ("plan N days in CITY", "writes day by day, and takes what it is told meanwhile into account"),
+    ("research TOPIC", "two more agents look something up beside it, and say how far they are"),
 )
 """What the demo agent understands, for whoever is about to type."""
 

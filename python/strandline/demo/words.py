@@ -1,6 +1,14 @@
-"""What the demo agent says about Strandline."""
+"""How the demo agent speaks, and what it says about Strandline."""
 
 from __future__ import annotations
+
+import asyncio
+import re
+
+from strandline.agents.run import Run
+
+PACE = 0.03
+"""Seconds from one word to the next."""
 
 _REPLY = """\
 You asked: *{asked}*
@@ -38,6 +46,9 @@ fail after 7
 think 5
 call weather Lisbon
 say nothing
+delete report.pdf
+plan 10 days in Lisbon
+research tides
 ```
 
 A connection is only a reader. That one sentence is the whole idea; the rest is taking it seriously.
@@ -48,3 +59,20 @@ def about_strandline(asked: str) -> str:
     """A long reply in Markdown."""
     shown = asked if len(asked) <= 120 else asked[:119] + "…"
     return _REPLY.format(asked=shown.replace("*", "\\*") or "(nothing)")
+
+
+def pieces(text: str) -> list[str]:
+    """Text as a model would send it: words with the space before them."""
+    return re.findall(r"\s*\S+|\s+$", text)
+
+
+async def say(run: Run, text: str, beats: int = 1) -> None:
+    """Add text to the reply, word by word."""
+    for piece in pieces(text):
+        await run.text(piece)
+        await pause(beats)
+
+
+async def pause(beats: int = 1) -> None:
+    """Take so many times as long as a word does."""
+    await asyncio.sleep(PACE * beats)

@@ -10,21 +10,27 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
-from strandline.agents.leases import Lease, Leases, Said, ending_of, leaving
+from strandline.agents.decision import made
+from strandline.agents.leases import Lease, Leases, Returned, Said, failed, leaving
 from strandline.agents.prompt import prompt
-from strandline.agents.relayed import shown
+from strandline.agents.relayed import Taking, shown
 from strandline.agents.run import ui_message
 from strandline.agents.workers import Worker
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
-from strandline.errors import Conflict, Forbidden, NotFound, RunOver, Unprocessable
+from strandline.core.run import Status
+from strandline.errors import Conflict, Forbidden, Misconfigured, NotFound, RunOver, Unprocessable
 from strandline.http.auth import Action, Identity, serves
-from strandline.http.intake import ODD
+from strandline.http.intake import ODD, policy_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stream import Stream
 from strandline.runtime.ending import Ending
+from strandline.runtime.live_run import Note
 from strandline.runtime.service import Service
+from strandline.runtime.speaking import Unasked
+from strandline.runtime.steering import MAX_NOTES
+from strandline.saying.decision import Terms, terms
 
 MAX_CHUNKS = 1000
 MAX_ERROR = 1000
@@ -125,14 +131,24 @@ def router(
         known(name, identity)
         body = await read_json(request, settings.max_body)
         holder, claim = _holder(body)
-        session, run_id = await service.sessions.speak(
-            check_id(body.get("session"), "session"),
+        answers, given = body.get("answers"), body.get("body") or {}
+        if not isinstance(given, dict):
+            raise Unprocessable("`body` must be an object.", code="invalid-request")
+        wanted = Unasked(
             name,
-            lambda record: allows(identity, record, Action.AGENT),
+            key=claim,
             holder=holder,
-            claim=claim,
-            answers=check_id(body["answers"], "answers") if body.get("answers") is not None else None,
+            answers=check_id(answers, "answers") if answers is not None else None,
+            submit=policy_in(body.get("submit")),
+            body=given,
         )
+        session, run_id = await service.sessions.speak(
+            check_id(body.get("session"), "session"), wanted, lambda record: allows(identity, record, Action.AGENT)
+        )
+        run = session.state.runs[run_id]
+        if run.status is Status.QUEUED:
+            told = {"state": "queued", "run": run.id, "session": session.id, "messageId": run.message_id}
+            return JSONResponse(told, 202, headers=_FRESH)
         await leases.begun(session, run_id)
         return await answered(run_id, identity, body, take, 201)
 
@@ -150,27 +166,45 @@ def router(
             "user": lease.live.caller.user,
             "body": lease.live.caller.body,
             "messages": [ui_message(message) for message in context],
+            "authors": {message.message_id: message.author for message in context},
             "prompt": prompt(context),
             "partial": shown(lease.live.fold) if lease.live.fold.entries else None,
+            "decisions": made(lease.session, lease.live),
+            "taken": len(lease.live.taken),
+            "notes": len(lease.live.notes),
         }
 
     async def add(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         said = Said(_number(body, "producer"), _number(body, "sequence"), _said(body))
         await lease.append(said)
-        return {"sequence": said.sequence}
+        return {"sequence": said.sequence, "notes": len(lease.live.notes)}
+
+    async def steer(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Take what the agent was told. Who knows the first ``taken`` notes already is given the rest."""
+        most, known = _number(body, "most") if "most" in body else MAX_NOTES, _number(body, "taken", 0)
+        said = Said(_number(body, "producer"), _number(body, "sequence"), Taking(most))
+        await lease.append(said)
+        notes = [_note(note) for note in lease.live.taken[known:]]
+        return {"sequence": said.sequence, "notes": len(lease.live.notes), "told": notes}
 
     async def beat(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         status = body.get("status")
         if status not in (None, *STATES):
             raise Unprocessable(f"`status` must be one of {', '.join(STATES)}.", code="invalid-request")
         await lease.beat(_number(body, "producer"), status)
-        return {}
+        return {"notes": len(lease.live.notes)}
 
     async def end(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         await lease.end(_number(body, "producer"), _number(body, "sequence", 0), _ending(body))
         raise RunOver("It has ended.")
 
-    questions: dict[str, Ask] = {"claim": take, "append": add, "heartbeat": beat, "end": end}
+    questions: dict[str, Ask] = {
+        "claim": take,
+        "append": add,
+        "steering": steer,
+        "heartbeat": beat,
+        "end": end,
+    }
 
     @routes.post("/runs/{run_id}/{question}")
     async def about(run_id: str, question: str, request: Request, identity: Identity = who) -> JSONResponse:
@@ -215,7 +249,7 @@ def _said(body: Mapping[str, Any]) -> str | list[Any]:
     raise Unprocessable(f"Send `text`, or at most {MAX_CHUNKS} `chunks`.", code="invalid-request")
 
 
-def _ending(body: Mapping[str, Any]) -> Ending:
+def _ending(body: Mapping[str, Any]) -> Returned | Ending:
     status, error = body.get("status"), body.get("error")
     reason, usage = body.get("finishReason"), body.get("usage")
     if status not in ("completed", "failed"):
@@ -227,4 +261,30 @@ def _ending(body: Mapping[str, Any]) -> Ending:
     if usage is not None and (not isinstance(usage, dict) or (wrong := complaint(usage)) is not None):
         problem = "must be an object" if not isinstance(usage, dict) else wrong
         raise Unprocessable(f"`usage` {problem}.", code="invalid-request")
-    return ending_of(status, error, reason, usage)
+    asked = _awaits(body)
+    return Returned(asked, reason, usage) if status == "completed" else failed(error, usage)
+
+
+def _awaits(body: Mapping[str, Any]) -> dict[str, Terms]:
+    """The calls that are left to be decided, by id."""
+    asked, found = body.get("awaits") or [], {}
+    if not isinstance(asked, list) or not all(isinstance(each, dict) for each in asked):
+        raise Unprocessable("`awaits` must be a list of objects.", code="invalid-request")
+    for each in asked:
+        call, roles, seconds = each.get("toolCallId"), each.get("roles"), each.get("expiresIn")
+        named = roles is None or (isinstance(roles, list) and all(isinstance(role, str) for role in roles))
+        timed = seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool))
+        if not isinstance(call, str) or not named or not timed:
+            wanted = "`toolCallId`, a list of `roles` and a number of seconds `expiresIn`"
+            raise Unprocessable(f"What is left to be decided has {wanted}.", code="invalid-request")
+        try:
+            found[call] = terms(roles, seconds)
+        except Misconfigured as error:
+            raise Unprocessable(f"`awaits`: {error}", code="invalid-request") from None
+    return found
+
+
+def _note(note: Note) -> dict[str, Any]:
+    """What an agent was told, as its worker sees it."""
+    plain = {"id": note.id, "parts": note.parts, "by": note.by, "at": note.at, "device": note.device}
+    return plain if note.metadata is None else {**plain, "metadata": note.metadata}

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
-from strandline.agents.run import ui_message
 from strandline.codecs import ai_sdk
+from strandline.codecs.filters import Filter
 from strandline.codecs.sse import DONE, OPENING
 from strandline.core.ids import check_id
 from strandline.core.intake import Request as Asked
+from strandline.core.records import ReceiptRecord
 from strandline.core.replay import (
     NOTHING,
     Own,
@@ -29,9 +30,9 @@ from strandline.core.replay import (
 from strandline.errors import AlreadyDecided, NotFound
 from strandline.http.auth import Action, Identity
 from strandline.http.decisions import may_decide
-from strandline.http.intake import ODD, caller_of, chat_request, is_answer, posted_in
+from strandline.http.intake import ODD, caller_of, chat_request, is_answer, posted_in, with_reasoning
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import active_plain, annotated, run_plain
+from strandline.http.sessions import active_plain, annotated, authors, message_plain, run_plain
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import Stream, client_of, cursor_of, once, place_for, query_id, reader_name, reader_of
 from strandline.http.wire import (
@@ -44,7 +45,7 @@ from strandline.http.wire import (
     RUN_HEADER,
     SUBMIT_HEADER,
 )
-from strandline.runtime.live import LiveSession, Receipt
+from strandline.runtime.live import LiveSession
 from strandline.runtime.promises import paid
 from strandline.runtime.reading import Settled, ai_sdk_stream, continues, event_at
 from strandline.runtime.service import Service
@@ -141,7 +142,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
-        if isinstance(run, Receipt):
+        if isinstance(run, ReceiptRecord):
             told = ai_sdk.told_frame({"run": run.run, "messageId": run.message_id})
             return Stream(once(OPENING + told + DONE), settings, ai_sdk.HEADERS)
         # A run that this request has started is shown to it, also where another reader has been quicker.
@@ -196,11 +197,11 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         return await stop_answer(service, request, chat_id, identity, allows)
 
     @routes.get("/{chat_id:anything}/messages")
-    async def messages(chat_id: str, identity: Identity = who) -> JSONResponse:
+    async def messages(chat_id: str, request: Request, identity: Identity = who) -> JSONResponse:
+        wanted = Filter(reasoning=with_reasoning(request))
         session = await visible(chat_id, identity, Action.READ)
-        nothing = JSONResponse(
-            {"messages": [], "activeRun": None, "cursor": None, "runs": {}, "branches": {}, "annotations": {}}
-        )
+        empty: dict[str, Any] = {"messages": [], "activeRun": None, "cursor": None}
+        nothing = JSONResponse({**empty, "runs": {}, "branches": {}, "annotations": {}, "authors": {}})
         if session is None:
             return nothing
         try:
@@ -210,12 +211,13 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         active = history.active
         return JSONResponse(
             {
-                "messages": [ui_message(message) for message in history.messages],
+                "messages": [message_plain(message, wanted) for message in history.messages],
                 "activeRun": active_plain(active),
                 "cursor": str(history.cursor) if active is not None else None,
                 "runs": {message_id: run_plain(run) for message_id, run in history.runs.items()},
                 "branches": {message_id: place.plain() for message_id, place in history.branches.items()},
                 "annotations": annotated(session.state, history.messages),
+                "authors": authors(history.messages),
             },
             headers={"Cache-Control": "no-store"},
         )

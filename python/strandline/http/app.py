@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import orjson
 from fastapi import APIRouter, FastAPI
 
 from strandline.agents.catalog import Agents
@@ -19,6 +20,7 @@ from strandline.agents.invoke import call
 from strandline.agents.leases import Leases
 from strandline.agents.run import Run, ui_message
 from strandline.agents.spawning import Spawner, Task
+from strandline.core.decisions import plain
 from strandline.core.ids import check_id
 from strandline.core.intake import Incoming
 from strandline.core.records import RunRecord, SessionRecord
@@ -27,14 +29,16 @@ from strandline.http import agents as agent_wire
 from strandline.http import ai_sdk, annotating, decisions, doctor, editing, health, session_feed, sessions, tanstack
 from strandline.http.auth import Action, Auth, Identity, identity_dependency, resolve_auth
 from strandline.http.cors import cors
-from strandline.http.intake import incoming
+from strandline.http.intake import answer_in, caller_of, incoming, policy_in
 from strandline.http.signals import on_exit_signal
 from strandline.runtime.clock import Clock, SystemClock
 from strandline.runtime.counters import Counters
 from strandline.runtime.ending import Ending
-from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.recovering import Recovery
 from strandline.runtime.service import Service
+from strandline.runtime.speaking import Unasked
 from strandline.settings import Settings
 from strandline.stores import open_store
 from strandline.stores.port import Store
@@ -49,8 +53,10 @@ _HookT = TypeVar("_HookT", bound=Callable[..., Any])
 class Ended:
     """What ``on_end`` is given: a run that is over, and its message as history has it from now on.
 
-    ``status`` is ``completed``, ``stopped``, ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the
-    agent recorded with ``run.usage``. ``spawned``: another agent has started it, beside its own reply.
+    ``status`` is ``completed``, ``suspended`` (it waits for somebody: this is where you tell them), ``stopped``,
+    ``failed`` or ``lost``; ``message`` is a UIMessage; ``usage`` what the agent recorded with ``run.usage``.
+    ``spawned``: another agent has started it, beside its own reply. ``decisions``: what a suspended run has asked for
+    and is still pending, as PROTOCOL §15.2 has them; ``chat.decide`` takes their ``id``.
     """
 
     session: str
@@ -63,6 +69,7 @@ class Ended:
     usage: Mapping[str, Any] | None
     agent: str
     spawned: bool
+    decisions: Sequence[Mapping[str, Any]] = ()
 
 
 class Strandline:
@@ -87,7 +94,7 @@ class Strandline:
         self.service = Service(opened, clock or SystemClock(), self.settings)
         self._agents = Agents()
         self._leases = Leases(self.service.clock, self.settings)
-        self._spawner = Spawner(self._agents)
+        self._spawner = Spawner(self._agents, self.settings.chunk_limit)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
@@ -160,12 +167,49 @@ class Strandline:
             return editing.said(body, known_as, trusted=True)
 
         await self.service.sessions.replace_message(
-            check_id(session, "session"), message, to_say, "server", _anybody, any_role=True
+            check_id(session, "session"), message, to_say, "server", _anybody, _anybody, any_role=True
         )
 
     async def delete_message(self, session: str, message: str) -> None:
         """Delete a message and what it said. What still writes it is stopped. Raises NotFound."""
-        await self.service.sessions.delete_message(check_id(session, "session"), message, "server", _anybody)
+        await self.service.sessions.delete_message(check_id(session, "session"), message, "server", _anybody, _anybody)
+
+    async def decide(self, session: str, decision: str, answer: Mapping[str, Any], *, by: Identity) -> dict[str, Any]:
+        """Take a decision for ``by``, as ``POST …/decisions/{decision}`` does (PROTOCOL §15.3): where an answer comes
+        by another way, a button in a chat room or a workflow. ``answer`` is ``{"approved": bool, "reason"?}``,
+        ``{"output": any}`` or ``{"errorText": str}``. Returns ``{"decision", "run", "messageId"}``.
+
+        That this person may is for you to know: the policy is not asked. The roles that the agent has named are
+        compared with those of ``by`` all the same.
+        Raises NotFound, Forbidden (``not-yours-to-decide``), AlreadyDecided (``error.members["decision"]`` is
+        what was recorded), Conflict (``not-pending``), Unprocessable and BodyTooLarge."""
+        answered, record = await self.service.sessions.answer_one(
+            check_id(session, "session"), decision, answer_in(answer), caller_of(by, {}), _anybody
+        )
+        return decisions.taken(answered, record)
+
+    async def speak(
+        self,
+        session: str,
+        *,
+        agent: str | None = None,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        answers: str | None = None,
+        submit: str | None = None,
+    ) -> str:
+        """Have an agent speak that nobody asked, after the newest message of a session, on every device; returns the id
+        of the run as soon as it is in the log. ``agent``: its name (None: the first one); ``body``: JSON, what it is
+        given as ``run.body``; ``key``: the same one again is the same run; ``answers``: the id of a user message that
+        it gives another answer to; ``submit``: what happens where a reply is being written, else the session says it.
+
+        Raises NotFound, Unprocessable (``unknown-agent``, ``unknown-message``), TooMany, ShuttingDown, and Conflict
+        (``run-active``): an agent waits or speaks beside a reply, it never interrupts one (docs/agents.md)."""
+        given = orjson.loads(orjson.dumps(body or {}))  # a copy, and a TypeError for what is not JSON
+        named = check_id(key, "key") if key is not None else None
+        wanted = Unasked(self._agents.choose(agent), named, None, answers, policy_in(submit), given)
+        _, run = await self.service.sessions.speak(check_id(session, "session"), wanted, _anybody)
+        return run
 
     async def purge(self) -> bool:
         """Have what was deleted gone from the disk when this returns, not only from what can be read: True when it is.
@@ -241,7 +285,7 @@ class Strandline:
         task = self._spawner.take(record)
         if task is None:
             agent = self._agents.get(record.agent)
-            if agent is None or (record.spawned and not session.state.continues(record)):
+            if agent is None:
                 raise LookupError(f"there is no agent called {record.agent}")
             if agent.function is None:
                 return await self._leases.hold(session, live, record, agent.lease)
@@ -258,7 +302,17 @@ class Strandline:
         user = session.state.asker(run).removeprefix("user:")
         status = run.status.value
         ended = Ended(
-            session.id, run.id, user, status, run.reason, run.error, message, run.usage, run.agent, run.spawned
+            session.id,
+            run.id,
+            user,
+            status,
+            run.reason,
+            run.error,
+            message,
+            run.usage,
+            run.agent,
+            run.spawned,
+            [plain(each) for each in session.state.waiting(run.message) if each.run == run.id],
         )
         outcomes = await asyncio.gather(*(_call(hook, ended) for hook in self._hooks), return_exceptions=True)
         for outcome in outcomes:

@@ -33,14 +33,16 @@ class Action(StrEnum):
     """What somebody wants to do with a session (LIST: with the list of their sessions).
 
     MANAGE is to create it without a message, to rename and to archive it. A first message creates it too: SUBMIT, which
-    is also to go to another branch. EDIT is to change and to delete messages that are there. DECIDE is to approve or
-    deny, and to give a client tool's output; who asks for it may require a role besides. AGENT is to answer in it, as a
-    remote agent (PROTOCOL §18): whoever may is believed to be the assistant. It needs the role ``agent``, or
-    ``agent:<name>`` for the agent of that name, whatever a policy says."""
+    is also to go to another branch. EDIT is to change and to delete messages that are there; those that another user
+    has sent need MODERATE as well. DECIDE is to approve or deny, and to give a client tool's output; who asks for it
+    may require a role besides. AGENT is to answer in it, as a remote agent (PROTOCOL §18): whoever may is believed to
+    be the assistant. It needs the role ``agent``, or ``agent:<name>`` for the agent of that name, whatever a policy
+    says."""
 
     READ = "read"
     SUBMIT = "submit"
     EDIT = "edit"
+    MODERATE = "moderate"
     STOP = "stop"
     DECIDE = "decide"
     LIST = "list"

@@ -11,12 +11,13 @@ from fastapi.responses import Response
 
 from strandline.core import decisions
 from strandline.core.ids import check_id
-from strandline.core.records import SessionRecord
+from strandline.core.records import DecisionRecord, SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.intake import answer_in, caller_of
 from strandline.http.problems import problem_route, read_json
+from strandline.runtime.deciding import Answered
 from strandline.runtime.service import Service
 from strandline.runtime.submitting import May
 
@@ -52,10 +53,15 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed) -> A
         answered, decision = await service.sessions.answer_one(
             session_id, decision_id, answer, caller_of(identity, {}), may_decide(identity, allows)
         )
-        run = answered.run.id if answered.run is not None else None
-        return _json({"decision": decisions.plain(decision), "run": run, "messageId": decision.message_id})
+        return _json(taken(answered, decision))
 
     return routes
+
+
+def taken(answered: Answered, decision: DecisionRecord) -> dict[str, Any]:
+    """What came of an answer (PROTOCOL §15.3)."""
+    run = answered.run.id if answered.run is not None else None
+    return {"decision": decisions.plain(decision), "run": run, "messageId": decision.message_id}
 
 
 def may_decide(identity: Identity, allows: Allowed) -> May:

@@ -44,6 +44,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             lambda known_as: said(body, known_as),
             caller_of(identity, {}).by,
             lambda record: allows(identity, record, Action.EDIT),
+            lambda record: allows(identity, record, Action.MODERATE),
             any_role=False,
         )
         return JSONResponse({"messageId": edited})
@@ -55,6 +56,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Callable[...,
             check_id(message_id, "the message's id"),
             caller_of(identity, {}).by,
             lambda record: allows(identity, record, Action.EDIT),
+            lambda record: allows(identity, record, Action.MODERATE),
         )
         return Response(status_code=204)
 

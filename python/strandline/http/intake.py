@@ -10,14 +10,14 @@ from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request as HTTPRequest
 
 from strandline.core.chunks import complaint
-from strandline.core.decisions import APPROVED, DENIED, ERROR, OUTPUT, Answer, Posted
+from strandline.core.decisions import APPROVED, DENIED, ERROR, OUTPUT, Answer, Copy, Posted, size_of
 from strandline.core.ids import check_id
 from strandline.core.intake import REGENERATE, SUBMIT, Incoming, Request
 from strandline.core.policy import POLICIES
 from strandline.errors import Unprocessable
 from strandline.http.auth import Identity
 from strandline.http.wire import KEY_HEADER
-from strandline.runtime.live import Caller
+from strandline.runtime.live_run import Caller
 from strandline.runtime.managing import Changes
 
 
@@ -130,6 +130,21 @@ def limit_of(request: HTTPRequest, default: int, most: int) -> int:
     return min(number, most)
 
 
+def listed_in(request: HTTPRequest, name: str) -> frozenset[str]:
+    """The values of a query parameter that may be repeated, or hold several with commas between."""
+    return frozenset(
+        value.strip() for text in request.query_params.getlist(name) for value in text.split(",") if value.strip()
+    )
+
+
+def with_reasoning(request: HTTPRequest) -> bool:
+    """False where the query asks for `exclude=reasoning`. Raises Unprocessable for anything else to exclude."""
+    exclude = listed_in(request, "exclude")
+    if exclude - {"reasoning"}:
+        raise Unprocessable("`exclude` may only be `reasoning`.", code="invalid-request")
+    return not exclude
+
+
 def incoming(message: Any, *, trusted: bool = False) -> Incoming:
     """One UIMessage. A browser's user message may hold text, files and data only; parts of other roles are not read
     (they are never stored). ``trusted`` messages come from the application (import) and may hold any parts."""
@@ -162,12 +177,14 @@ def is_answer(request: Request) -> bool:
     return request.trigger == SUBMIT and last is not None and last.role == "assistant" and request.message_id == last.id
 
 
-def posted_in(message: Any) -> tuple[Posted, ...]:
-    """What the copy of a reply says of its tool calls; nothing else of it is read. Raises Unprocessable."""
+def posted_in(message: Any) -> Copy:
+    """What the copy of a reply says of its tool calls, and how long it is; nothing else of it is read. Raises
+    Unprocessable."""
     parts = message.get("parts")
     if not isinstance(parts, list):
         raise Unprocessable("A message needs `parts`.", code="invalid-message")
-    return tuple(_posted(part) for part in parts if isinstance(part, Mapping) and "toolCallId" in part)
+    calls = tuple(_posted(part) for part in parts if isinstance(part, Mapping) and "toolCallId" in part)
+    return Copy(calls, size_of(parts))
 
 
 def _posted(part: Mapping[str, Any]) -> Posted:

@@ -9,7 +9,6 @@ import orjson
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from strandline.agents.run import ui_message
 from strandline.codecs.filters import Filter
 from strandline.core.branch import branches
 from strandline.core.events import Erased, frames_in
@@ -24,12 +23,13 @@ from strandline.core.unfold import unfold
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.decisions import pending_plain
-from strandline.http.intake import ODD
+from strandline.http.intake import ODD, listed_in, with_reasoning
 from strandline.http.problems import problem_route, read_json
-from strandline.http.sessions import annotated, beside_plain, session_plain
+from strandline.http.sessions import annotated, authors, beside_plain, message_plain, session_plain
 from strandline.http.stream import Stream, client_of, cursor_of, place_for, reader_of
 from strandline.runtime.history import MOST_SPAWNED, contents_of
-from strandline.runtime.live import LiveRun, LiveSession, Note, SessionGone
+from strandline.runtime.live import LiveSession, SessionGone
+from strandline.runtime.live_run import LiveRun, Note
 from strandline.runtime.readers import SESSION
 from strandline.runtime.reading import event_at
 from strandline.runtime.reading_session import session_stream
@@ -132,12 +132,13 @@ async def view(
     shown_of = {each.version for each in (*path, *others)}
     writing = {live.message: _message(live, wanted) for live in session.live.values() if live.message in shown_of}
     data = {
-        "session": session_plain(state.record, state.current()),
+        "session": session_plain(state.record, state.current(), len(state.waiting())),
         "versions": {each.message_id: each.version for each in path if each.version != each.message_id},
         "branches": {id: place.plain() for id, place in branches(state.messages, path).items()},
         "page": {"before": path[0].message_id if path and older else None},
         "active": active,
         "annotations": annotated(state, [*path, *others]),
+        "authors": authors((*path, *others)),
         "runs": [_run(run) for run in list(state.runs.values())[-_RUNS_SHOWN:]],
         "decisions": pending_plain(state, content=wanted.content),
         "readers": session.readers.plain(),
@@ -156,8 +157,7 @@ async def view(
     def shown(message: MessageRecord) -> Any:
         if message.version in writing:
             return writing[message.version]
-        plain = ui_message(contents[message.version])
-        return {**plain, "parts": wanted.parts(plain["parts"])}
+        return message_plain(contents[message.version], wanted)
 
     known = {*writing, *contents}
     messages = [shown(message) for message in path if message.version in known]
@@ -240,31 +240,21 @@ async def _going_on(session: LiveSession, store: Store, presented: str | None) -
 def _wanted(request: Request, session: LiveSession, default_major: int) -> Filter:
     """The filter that a request asks for (PROTOCOL §8.10). Raises Unprocessable, and NotFound for an unknown run."""
     _, major = client_of(request, default_major)
-    exclude, only, runs = (_listed(request, name) for name in ("exclude", "only", "run"))
-    if exclude - {"reasoning"}:
-        raise Unprocessable("`exclude` may only be `reasoning`.", code="invalid-request")
+    only, runs, whole = (listed_in(request, name) for name in ("only", "run", "annotations"))
     if only - {"state", "progress"} or len(only) > 1:
         raise Unprocessable("`only` may be `state` or `progress`.", code="invalid-request")
     for run in runs:
         if check_id(run, "run") not in session.state.runs:
             raise NotFound("There is no such run.")
-    whole = _listed(request, "annotations")
     if whole - {"all"}:
         raise Unprocessable("`annotations` may only be `all`.", code="invalid-request")
     return Filter(
         major,
-        reasoning=not exclude,
+        reasoning=with_reasoning(request),
         content="state" not in only,
         progress="progress" in only,
         annotations=bool(whole),
         runs=runs or None,
-    )
-
-
-def _listed(request: Request, name: str) -> frozenset[str]:
-    """The values of a query parameter that may be repeated, or hold several with commas between."""
-    return frozenset(
-        value.strip() for text in request.query_params.getlist(name) for value in text.split(",") if value.strip()
     )
 
 

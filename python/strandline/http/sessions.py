@@ -12,23 +12,33 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents
 from strandline.agents.run import ui_message
+from strandline.codecs.filters import Filter
 from strandline.core.annotation import summaries
 from strandline.core.ids import check_id
 from strandline.core.intake import SUBMIT
 from strandline.core.offset import Cursor
-from strandline.core.records import MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import MessageRecord, ReceiptRecord, RunRecord, SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
 from strandline.http.decisions import may_decide, pending_plain
-from strandline.http.intake import caller_of, changes_in, is_answer, limit_of, posted_in, session_request, title_in
+from strandline.http.intake import (
+    caller_of,
+    changes_in,
+    is_answer,
+    limit_of,
+    posted_in,
+    session_request,
+    title_in,
+    with_reasoning,
+)
 from strandline.http.problems import problem_route, read_json
 from strandline.http.steering import steered
 from strandline.http.stopping import stop_answer
 from strandline.http.stream import query_id
 from strandline.http.wire import AGENT_HEADER, KEY_HEADER, SUBMIT_HEADER
 from strandline.runtime.history import page
-from strandline.runtime.live import LiveSession, Receipt
+from strandline.runtime.live import LiveSession
 from strandline.runtime.service import Service
 from strandline.stores.port import Place
 
@@ -50,22 +60,37 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
     async def listed(request: Request, identity: Identity = who) -> JSONResponse:
         if not allows(identity, None, Action.LIST):
             raise Forbidden("You may not list sessions.")
-        archived = request.query_params.get("archived", "false")
-        if archived not in _ARCHIVED:
-            raise Unprocessable("`archived` must be `false`, `true` or `any`.", code="invalid-request")
+        query = request.query_params
+        archived, waiting = query.get("archived", "false"), query.get("pending", "false")
+        if archived not in _ARCHIVED or waiting not in ("false", "true"):
+            detail = "`archived` must be `false`, `true` or `any`, `pending` `true` or `false`."
+            raise Unprocessable(detail, code="invalid-request")
         limit = limit_of(request, _LISTED, settings.max_sessions_listed)
-        before = request.query_params.get("before")
+        place = _place_in(query["before"]) if "before" in query else None
         loaded = {session.id: session for session in service.sessions.in_memory()}
-        found = await service.store.sessions(
-            identity.user, limit + 1, _place_in(before) if before is not None else None, archived=_ARCHIVED[archived]
-        )
+        of_all = waiting == "true"
+        needed = {Action.READ, Action.DECIDE} if of_all else {Action.READ}
+        found: list[SessionRecord] = []
+        while len(found) <= limit:
+            # What the caller may not see is passed over here, so that the place of a page never names one of these.
+            read = await service.store.sessions(
+                None if of_all else identity.user, limit + 1, place, archived=_ARCHIVED[archived], waiting=of_all
+            )
+            found += [each for each in read if all(allows(identity, each, action) for action in needed)]
+            if len(read) <= limit:
+                break
+            place = read[-1].updated_at, read[-1].id
         shown, more = found[:limit], len(found) > limit
+        pending = await service.store.pending([record.id for record in shown])
         return JSONResponse(
             {
                 "sessions": [
-                    session_plain(record, loaded[record.id].state.current() if record.id in loaded else None)
+                    session_plain(
+                        record,
+                        loaded[record.id].state.current() if record.id in loaded else None,
+                        pending.get(record.id, 0),
+                    )
                     for record in shown
-                    if allows(identity, record, Action.READ)
                 ],
                 "next": _place_text(shown[-1]) if more else None,
             },
@@ -91,23 +116,24 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         before, after = query_id(request, "before"), query_id(request, "after")
         if before is not None and after is not None:
             raise Unprocessable("Name `before` or `after`, not both.", code="invalid-request")
-        limit = limit_of(request, _LISTED, MAX_MESSAGES)
+        limit, wanted = limit_of(request, _LISTED, MAX_MESSAGES), Filter(reasoning=with_reasoning(request))
         found = await page(session, service.store, limit, before=before, after=after)
         return JSONResponse(
             {
-                "messages": [ui_message(message) for message in found.messages],
+                "messages": [message_plain(message, wanted) for message in found.messages],
                 "versions": {
                     each.message_id: each.version for each in found.messages if each.version != each.message_id
                 },
                 "activeRun": active_plain(found.active),
                 "annotations": annotated(session.state, found.messages),
+                "authors": authors((*found.messages, *found.spawned)),
                 "runs": {message_id: run_plain(run) for message_id, run in found.runs.items()},
                 "branches": {message_id: place.plain() for message_id, place in found.branches.items()},
                 "decisions": pending_plain(session.state),
                 "cursor": str(found.cursor),
                 "page": {"before": found.before, "after": found.after},
                 "spawned": [
-                    {"message": ui_message(message), **beside_plain(session.state, message)}
+                    {"message": message_plain(message, wanted), **beside_plain(session.state, message)}
                     for message in found.spawned
                 ],
             },
@@ -139,7 +165,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             agents.choose(request.headers.get(AGENT_HEADER)),
             lambda record: allows(identity, record, Action.SUBMIT),
         )
-        if isinstance(run, Receipt):
+        if isinstance(run, ReceiptRecord):
             return JSONResponse(steered(session, run), status_code=202)
         return _accepted(session, run)
 
@@ -195,8 +221,8 @@ def beside_plain(state: SessionState, message: MessageRecord) -> dict[str, Any]:
     return {"run": run.id, "agent": run.agent, "parent": parent.message_id if parent is not None else None}
 
 
-def session_plain(record: SessionRecord, active: RunRecord | None) -> dict[str, Any]:
-    """A session as lists and snapshots show it (PROTOCOL §8.1)."""
+def session_plain(record: SessionRecord, active: RunRecord | None, pending: int) -> dict[str, Any]:
+    """A session as lists and snapshots show it (PROTOCOL §8.1); ``pending``: so many decisions it waits for."""
     return {
         "id": record.id,
         "title": record.title,
@@ -205,6 +231,21 @@ def session_plain(record: SessionRecord, active: RunRecord | None) -> dict[str, 
         "updatedAt": record.updated_at,
         "activeRun": active.id if active is not None else None,
         "submit": record.submit,
+        "pending": pending,
+    }
+
+
+def message_plain(message: MessageRecord, wanted: Filter) -> dict[str, Any]:
+    """A stored message as a UIMessage, with what the reader wants of it."""
+    plain = ui_message(message)
+    return {**plain, "parts": wanted.parts(plain["parts"])}
+
+
+def authors(messages: Iterable[MessageRecord]) -> dict[str, dict[str, str]]:
+    """Who has said these messages, and who has edited them last, by message id (PROTOCOL §16.7)."""
+    return {
+        each.message_id: {"by": each.author, **({"editedBy": each.editor} if each.editor is not None else {})}
+        for each in messages
     }
 
 
@@ -239,9 +280,9 @@ def _whole_path(session_id: str) -> str:
 
 
 def _one(session: LiveSession, status: int = 200) -> JSONResponse:
-    return JSONResponse(
-        {"session": session_plain(session.state.record, session.state.current())}, status_code=status, headers=_FRESH
-    )
+    state = session.state
+    shown = session_plain(state.record, state.current(), len(state.waiting()))
+    return JSONResponse({"session": shown}, status_code=status, headers=_FRESH)
 
 
 def _place_text(record: SessionRecord) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from strandline.core.offset import Cursor
-from strandline.runtime.live import LiveSession, Receipt
+from strandline.core.records import ReceiptRecord
+from strandline.runtime.live import LiveSession
 
 
-def steered(session: LiveSession, receipt: Receipt) -> dict[str, Any]:
+def steered(session: LiveSession, receipt: ReceiptRecord) -> dict[str, Any]:
     """The answer to one: the run that was told, its reply, and the id of the message."""
     run = session.state.runs[receipt.run]
     cursor = Cursor(session.state.record.epoch, receipt.seq, 1)

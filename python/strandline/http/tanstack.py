@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
@@ -14,7 +14,7 @@ from strandline.codecs.sse import OPENING
 from strandline.core.decisions import Answer
 from strandline.core.ids import check_id
 from strandline.core.offset import Cursor
-from strandline.core.records import DecisionRecord, RunRecord
+from strandline.core.records import DecisionRecord, ReceiptRecord, RunRecord
 from strandline.core.replay import read_cursor
 from strandline.errors import Conflict, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
@@ -39,7 +39,7 @@ from strandline.http.wire import (
     SUBMIT_HEADER,
 )
 from strandline.runtime.deciding import Answered
-from strandline.runtime.live import LiveSession, Receipt
+from strandline.runtime.live import LiveSession
 from strandline.runtime.reading_ag_ui import ag_ui_stream, begin, resync
 from strandline.runtime.run_ids import RunIds
 from strandline.runtime.service import Service
@@ -126,9 +126,9 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
             )
 
         session: LiveSession
-        run: RunRecord | Receipt
+        run: RunRecord | ReceiptRecord
         session, run = await claims.using(service.store, session_id, run_id, submitted)
-        if isinstance(run, Receipt):
+        if isinstance(run, ReceiptRecord):
             if later:
                 return JSONResponse(steered(session, run), 202, headers={"Preference-Applied": RESPOND_ASYNC})
             told = OPENING + ag_ui.told(session_id, run_id, {"run": run.run, "messageId": run.message_id})
@@ -260,10 +260,6 @@ def accepted(run_id: str, message_id: str) -> JSONResponse:
     """The answer to that."""
     started = {"runId": run_id, "messageId": message_id}
     return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
-
-
-async def _once(data: bytes) -> AsyncGenerator[bytes]:
-    yield data
 
 
 def _presented(request: Request) -> str | None:

@@ -100,4 +100,6 @@ def refuse_unless_ok(response: httpx.Response) -> None:
         detail, code = str(problem["detail"]), str(problem["code"])
     except (ValueError, KeyError, TypeError):
         detail, code = response.text[:200], "refused"
+        if status == 404:  # of Strandline it would have a code
+            detail += " Is the prefix of the API missing from the URL, as /api in http://127.0.0.1:8000/api?"
     raise Refused(f"HTTP {status}: {detail}", code=code)

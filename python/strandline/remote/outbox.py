@@ -4,6 +4,7 @@ a time, each until it is answered."""
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,12 @@ class Outbox:
         self._unsent = Coalescer()
         self._something = asyncio.Event()
         self._emptied = asyncio.Event()
+        self._questions: deque[tuple[str, Mapping[str, Any], asyncio.Future[Any]]] = deque()
+        self._listening: list[asyncio.Future[None]] = []
         self._closing = False
         self._said = False
+        self.notes = claimed["notes"] > 0
+        """Whether there may be something that the agent was told and has not taken."""
         self.over = False
         self.why: object = None
         self.ended = asyncio.Event()
@@ -41,6 +46,29 @@ class Outbox:
         self._unsent.add(chunk, size, _JOINED)
         self._said = True
         self._something.set()
+
+    def ask(self, question: str, body: Mapping[str, Any]) -> asyncio.Future[Any]:
+        """A numbered request of its own, after everything that was said before: the answer to it, or None when the run
+        is over."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.over:
+            answer.set_result(None)
+        else:
+            self._questions.append((question, body, answer))
+            self._something.set()
+        return answer
+
+    def noted(self) -> None:
+        """The agent was told something."""
+        self.notes = True
+        self._wake()
+
+    async def told(self) -> None:
+        """Wait until the agent is told something, or the run is over."""
+        if not self.over and not self.notes:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._listening.append(waiter)
+            await waiter
 
     async def room(self) -> None:
         """Wait while too much is on its way; otherwise let others have a turn."""
@@ -53,17 +81,21 @@ class Outbox:
         """Send what comes, until ``finish``, or until the run is over."""
         while not self.over:
             await self._something.wait()
-            if not self._closing:
+            if not self._closing and not self._questions:
                 await asyncio.sleep(GATHER)
             self._something.clear()
+            questions, self._questions = self._questions, deque()
             chunks = self._unsent.take()
             for start in range(0, len(chunks), _PER_REQUEST):
                 self._sequence += 1
                 await self._ask("append", {"sequence": self._sequence, "chunks": chunks[start : start + _PER_REQUEST]})
-                if self.over:
-                    return
             self._emptied.set()
-            if self._closing and not self._unsent:
+            for question, body, future in questions:
+                self._sequence += 1
+                answer = await self._ask(question, {"sequence": self._sequence, **body})
+                if not future.done():
+                    future.set_result(answer)
+            if self._closing and not self._unsent and not self._questions:
                 return
 
     async def beat(self) -> None:
@@ -90,12 +122,29 @@ class Outbox:
             self.ended.set()
             self._emptied.set()
             self._something.set()
+            self._wake()
+            while self._questions:
+                future = self._questions.popleft()[2]
+                if not future.done():
+                    future.set_result(None)
 
-    async def _ask(self, question: str, body: Mapping[str, Any]) -> None:
+    def _wake(self) -> None:
+        listening, self._listening = self._listening, []
+        for waiter in listening:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _ask(self, question: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        if self.over:
+            return None
         try:
             answer = await self._server.ask(f"runs/{self._run}/{question}", {"producer": self._producer, **body})
         except (Refused, Unreachable) as exc:
             self.stop(exc)
-        else:
-            if answer["state"] == "over":
-                self.stop(answer)
+            return None
+        if answer["state"] == "over":
+            self.stop(answer)
+            return None
+        if answer["notes"]:
+            self.noted()
+        return answer

@@ -107,6 +107,8 @@ class _Worker:
             self._waiting.pop(run, None)
             if run in self._boxes:
                 self._boxes[run].stop(frame)
+        elif frame["type"] == "note" and run in self._boxes:
+            self._boxes[run].noted()
 
     def _take_more(self) -> None:
         while self._waiting and len(self._tasks) < self._at_once:
@@ -163,7 +165,7 @@ class _Worker:
         try:
             produced = self._function(run)
             await run.emit(await produced if inspect.isawaitable(produced) else produced)
-            return run.ending()
+            return await run.returned()
         except RunOver:
             return run.failing(None)
         except PublicError as exc:

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 from strandline.codecs import ag_ui, native
 from strandline.codecs.ag_ui import Encoder
 from strandline.core.events import (
+    Annotated,
+    AnnotationRemoved,
     BranchSelected,
     DecisionMade,
     Event,
@@ -218,6 +220,8 @@ def _of_session(session: LiveSession, seq: int, event: Event) -> tuple[bytes, ..
             return ag_ui.message_frames(epoch, seq, event, wire_id(session))
         case BranchSelected() | MessageReplaced() | MessageDeleted():
             return ag_ui.changed_frames(epoch, seq)
+        case Annotated() | AnnotationRemoved():
+            return ag_ui.annotation_frames(epoch, seq, event)
         case DecisionMade():
             return ag_ui.decision_frames(epoch, seq, event)
         case _:

@@ -9,7 +9,8 @@ from strandline.codecs import native
 from strandline.core.events import Appended, DecisionMade, Event, MessageReset, RunQueued
 from strandline.core.message import FoldState
 from strandline.core.records import RunRecord
-from strandline.runtime.live import LiveSession, started
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import started
 from strandline.runtime.reading import PAGE
 from strandline.stores.port import Store
 
@@ -28,9 +29,7 @@ async def base_of(session: LiveSession, store: Store, run: RunRecord) -> FoldSta
     live = session.live.get(run.id)
     if live is not None:
         return live.base
-    first = run
-    while state.continues(first):
-        first = state.runs[str(first.parent_run)]
+    first = state.beginner(run)
     log = _Log(run.message)
     position = first.first_seq
     while position < run.first_seq:

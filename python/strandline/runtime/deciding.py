@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from strandline.codecs import native
 from strandline.core import decisions, intake
 from strandline.core.chunks import ChunkInvalid
-from strandline.core.decisions import Answer, Posted
+from strandline.core.decisions import Answer, Copy
 from strandline.core.events import DecisionMade, Event, RunQueued, RunStarted
 from strandline.core.message import FoldState
 from strandline.core.records import DecisionRecord, RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.errors import AlreadyDecided, BodyTooLarge, Conflict, Forbidden, NotFound, ShuttingDown, Unprocessable
+from strandline.runtime import spawning
 from strandline.runtime.contents import Contents, NeedContents
 from strandline.runtime.ending import Ending, born_over
-from strandline.runtime.live import Caller, Decided, LiveSession, SessionGone
+from strandline.runtime.live import Decided, LiveSession, SessionGone
+from strandline.runtime.live_run import Caller
 from strandline.runtime.memory import meant_by, stop_names
 from strandline.runtime.submitting import May, Submissions, no_such_session
 
@@ -31,7 +33,7 @@ from strandline.runtime.submitting import May, Submissions, no_such_session
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What an answer has led to. ``run`` goes on with the message; None while something else is still ``pending``, or
-    when nothing goes on. ``started``: by this answer."""
+    when nothing is pending and nothing goes on. ``started``: by this answer."""
 
     session: LiveSession
     message_id: str
@@ -71,14 +73,16 @@ class Decisions(Submissions):
     ) -> tuple[Answered, DecisionRecord]:
         """Take one decision (PROTOCOL §15.3). Raises NotFound, Forbidden, AlreadyDecided, Conflict, Unprocessable."""
 
-        def pick(session: LiveSession) -> list[tuple[DecisionRecord, Answer]]:
+        def decide(session: LiveSession, contents: Contents) -> Decided:
             decision = session.state.decisions.get(decision_id)
             if decision is None:
                 raise NotFound("There is no such decision in this session.")
-            return [(decision, answer)]
+            decided = self._answer(session, [(decision, answer)], caller, contents, None, None)
+            # In the step that publishes it: a moment later it may be deleted.
+            return replace(decided, answer=lambda: (decided.answer(), session.state.decisions[decision_id]))
 
-        answered = await self.answer(session_id, pick, caller, may)
-        return answered, answered.session.state.decisions[decision_id]
+        answered: tuple[Answered, DecisionRecord] = await self._decided(session_id, decide, may)
+        return answered
 
     async def answer(
         self,
@@ -100,7 +104,7 @@ class Decisions(Submissions):
         return answered
 
     async def answer_posted(
-        self, session_id: str, request: intake.Request, posted: Sequence[Posted], caller: Caller, may: May
+        self, session_id: str, request: intake.Request, posted: Copy, caller: Caller, may: May
     ) -> Answered:
         """Take what the copy of a reply answers that a chat of the AI SDK has posted (PROTOCOL §7.5). Of what the store
         has, nothing is changed by it but that."""
@@ -130,7 +134,13 @@ class Decisions(Submissions):
                 )
             if reading.other is not None:
                 raise _already(reading.other)
-            if not reading.new and not reading.known:
+            ahead = None if newest.active or reading.new else reading.ahead
+            if ahead == 0:
+                # All of the reply, and no answer in it: a chat that sends when every tool has its output does not mind
+                # who gave it.
+                return Decided((), lambda: Answered(session, message.message_id, None))
+            # One that is longer was answered like that before: so much for a chat that would send for ever.
+            if (not reading.new and not reading.known) or (ahead or 0) > 0:
                 raise _not_pending()
             known = sorted(reading.known, key=lambda each: each.run != newest.id)
             answers = [*reading.new, *((each, decisions.recorded(each)) for each in known)]
@@ -188,6 +198,7 @@ class Decisions(Submissions):
         run: str | None,
         key: str | None,
     ) -> Decided:
+        new: dict[str, tuple[DecisionRecord, Answer]] = {}
         for decision, answer in answers:
             if decision.pending and decision.roles is not None and caller.roles.isdisjoint(decision.roles):
                 raise Forbidden("This is for somebody else to decide.", code="not-yours-to-decide")
@@ -196,12 +207,14 @@ class Decisions(Submissions):
             if answer.outcome not in decisions.GIVEN[decision.kind]:
                 wanted = "`approved`" if decision.kind == decisions.APPROVAL else "`output` or `errorText`"
                 raise Unprocessable(f"The decision {decision.id!r} needs {wanted}.", code="invalid-request")
-        first = answers[0][0]
-        new = [each for each in answers if each[0].pending]
+            if decision.pending and new.setdefault(decision.id, (decision, answer))[1] != answer:
+                raise Unprocessable(f"The decision {decision.id!r} is given two answers.", code="invalid-request")
+        # What was decided before may be of an earlier round, which was gone on from.
+        first = next(iter(new.values()), answers[0])[0]
         if not new:
             return _attached(session, first)
         making = self._making(session, first.message, contents)
-        for decision, answer in new:
+        for decision, answer in new.values():
             if decision.message != first.message:
                 raise Unprocessable("Answer the decisions of one message at a time.", code="invalid-request")
             if decisions.awaiting(decision, making.fold) is None:
@@ -221,6 +234,7 @@ class Decisions(Submissions):
             return Decided(tuple(making.events), lambda: pending, making.content)
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; decide again in a moment.")
+        self._check_beside(sum(each.status is Status.RUNNING for each in session.state.roots()))
         self.admit_run()
         return self._go_on(session, making, first.run, caller, run, key)
 
@@ -232,12 +246,18 @@ class Decisions(Submissions):
         self, session: LiveSession, making: _Making, asked_by: str, caller: Caller, run: str | None, key: str | None
     ) -> Decided:
         """Everything is decided: the run that goes on begins in the same commit."""
-        before, at = session.state.runs[asked_by], making.at
+        state, at = session.state, making.at
+        before = state.runs[asked_by]
+        if run in state.runs or (key is not None and (state.keyed(key) or state.receipts.keyed(key))):
+            # A repeat would have answered nothing new: this is a request of its own, with the id of another.
+            raise Conflict(f"The run id {run or key!r} is taken. A new run needs a new id.", code="run-exists")
         run_id = run or self._clock.mint("run")
         place = run_id, before.message, before.message_id
         # The agent goes on for who has asked it, whoever has decided: it may act in their name.
-        asked = session.state.asker(before)
+        asked = state.asker(before)
         asker = caller if caller.by == asked else Caller(asked.removeprefix("user:"))
+        if before.spawned:
+            asker = replace(asker, body=spawning.body_of(state.beginner(before)))
         queued = RunQueued(
             at,
             before.author,
@@ -247,7 +267,7 @@ class Decisions(Submissions):
             asked_by,
             key,
             spawned=before.spawned or None,
-            body=self.kept(before.agent, asker),
+            body=None if before.spawned else self.kept(before.agent, asker),
         )
         events: list[Event] = [*making.events, queued]
         content, folds = making.content, {run_id: making.fold}
@@ -257,15 +277,18 @@ class Decisions(Submissions):
             events += ended
         else:
             events.append(RunStarted(at, *place))
-            self._starting[run_id] = session
+
+        def taken() -> None:
+            if reason is None:
+                self._starting[run_id] = session
 
         def answer() -> Answered:
             self._starting.pop(run_id, None)
             if reason is not None:
                 self._stops.use_up(caller.user, session.id, stop_names(key, None))
-            return Answered(session, before.message_id, session.state.runs[run_id], started=True)
+            return Answered(session, before.message_id, state.runs[run_id], started=True)
 
-        return Decided(tuple(events), answer, content, asker, folds=folds)
+        return Decided(tuple(events), answer, content, asker, folds=folds, taken=taken)
 
 
 _GIVEN = frozenset().union(*decisions.GIVEN.values())

@@ -18,13 +18,14 @@ from strandline.core.events import (
     StopRequested,
 )
 from strandline.core.intake import Incoming
-from strandline.core.records import MessageRecord, RunRecord
+from strandline.core.project import title_of
+from strandline.core.records import MessageRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
-from strandline.core.session import Content, SessionState, title_of
+from strandline.core.session import Content, SessionState
 from strandline.errors import Conflict, Forbidden, NotFound
 from strandline.runtime.live import Decided, LiveSession
 from strandline.runtime.steering import left_over
-from strandline.runtime.stopping import DELETED, PARENT_ENDED, stop_events
+from strandline.runtime.stopping import DELETED, PARENT_ENDED
 
 
 def named(state: SessionState, name: str) -> MessageRecord | None:
@@ -97,32 +98,33 @@ def delete(
     at: int,
     mint: Callable[[str], str],
 ) -> Decided:
-    """A message is gone, whatever it is: what writes it ends first, and what that has spawned; what their agents were
-    told and never took stays; what waits to answer it ends, and what it waits for is superseded. ``known``: as it is
-    stored."""
+    """A message is gone, whatever it is, and what was spawned beside it: what writes them ends first; what their agents
+    were told and never took stays; what waits to answer it ends, and is gone with it, for it never said a word; what
+    they wait for is superseded. ``known``: as it is stored."""
+    state = session.state
+    beside, unbegun = _beside(state, target.version), _unbegun(state, target)
+    whys = {run.id: (by, DELETED) for run in (*_writers(state, target.version), *unbegun)}
+    whys |= {run.id: ("server", PARENT_ENDED) for each in beside for run in _writers(state, each.version)}
+    ended = [state.runs[run_id] for run_id in whys if state.runs[run_id].active]
     events: list[Event] = []
-    contents: dict[str, Content] = {target.version: ((), None)}
-    writers = _writers(session.state, target.version)
-    unasked = [run for run in session.state.answers(target.version) if run.status is Status.QUEUED]
-    for run in (*writers, *unasked):
-        if run.active:
-            # Without closers: they would say again what is about to be erased.
-            events.append(StopRequested(at, by, run.id, DELETED))
-            events.append(RunEnded(at, by, run.id, run.message, run.message_id, Status.STOPPED, DELETED))
-            contents[run.message] = ((), None)
-    spawned = {each.id: each for run in writers for each in session.state.descendants(run.id) if each not in writers}
-    for run_id in spawned:
-        more, content = stop_events(session, session.live[run_id], "server", PARENT_ENDED, at)
-        events += more
-        contents |= content
-    ended = [session.live[run.id] for run in (*writers, *spawned.values()) if run.active]
-    events += left_over(session, ended, at, mint).events
-    events += superseded(session.state, target.version, by, at)
+    for run in ended:
+        who, why = whys[run.id]
+        # Without closers: they would say again what is about to be erased.
+        events.append(StopRequested(at, who, run.id, why))
+        events.append(RunEnded(at, who, run.id, run.message, run.message_id, Status.STOPPED, why))
+    gone = [*beside, *(state.messages[run.message] for run in unbegun), target]
+    empty: Content = ((), None)
+    contents = {each.version: empty for each in gone} | {run.message: empty for run in ended}
+    events += left_over(session, [session.live[run.id] for run in ended], at, mint).events
+    for each in gone:
+        events += superseded(state, each.version, by, at)
     untitled, title = _untitled(session, target, known, by, at)
     events += untitled
-    erasure = _erasure(session, target, len(events), title, deleted=True)
-    events.append(MessageDeleted(at, by, target.version, target.message_id))
-    return Decided(tuple(events), lambda: None, contents, erases=(erasure,))
+    erasures: list[Erasure] = []
+    for each in gone:
+        erasures.append(_erasure(session, each, len(events), title if each is target else None, deleted=True))
+        events.append(MessageDeleted(at, by, each.version, each.message_id))
+    return Decided(tuple(events), lambda: None, contents, erases=tuple(erasures))
 
 
 def superseded(state: SessionState, version: str, by: str, at: int) -> list[Event]:
@@ -133,9 +135,38 @@ def superseded(state: SessionState, version: str, by: str, at: int) -> list[Even
     ]
 
 
+def _beside(state: SessionState, version: str) -> list[MessageRecord]:
+    """What was spawned beside a message, and beside that, the innermost first."""
+    inside, found = {version}, []
+    for each in state.messages.values():  # a message comes after the one beside which it was written
+        if each.spawned and each.parent in inside:
+            inside.add(each.version)
+            if not each.deleted:
+                found.append(each)
+    return found[::-1]
+
+
+def _unbegun(state: SessionState, target: MessageRecord) -> list[RunRecord]:
+    """The runs that wait for their turn to answer a message, each with a reply of its own, which is empty. What an
+    agent wants to say unasked after a reply is no answer to that."""
+    answers = state.answers(target.version) if target.role == "user" else []
+    return [run for run in answers if run.status is Status.QUEUED]
+
+
 def _writers(state: SessionState, version: str) -> list[RunRecord]:
     """The runs that have written, or write, a message."""
     return [run for run in state.runs.values() if run.message == version]
+
+
+def check_author(
+    session: LiveSession, target: MessageRecord, by: str, moderates: Callable[[SessionRecord], bool]
+) -> None:
+    """What a user has said is theirs to change and to take back, what was imported the owner's; and anybody's who
+    ``moderates`` the session. Raises Forbidden."""
+    record = session.state.record
+    author = f"user:{record.owner}" if target.author == "server" else target.author
+    if target.role == "user" and author != by and not moderates(record):
+        raise Forbidden("Only who said this may change it, or take it back.", code="not-the-author")
 
 
 def no_such_message() -> NotFound:

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from strandline.core.decisions import Awaited, requested
+from strandline.core.decisions import SUPERSEDED, Answer, Awaited, asked, made, requested
 from strandline.core.events import Appended, Chunk, Event, RunEnded, RunQueued, StopRequested
 from strandline.core.message import FoldState
 from strandline.core.parts import is_step
 from strandline.core.run import Status
 from strandline.core.session import Content
 from strandline.core.unfold import closers
-from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import LiveRun
 
 _CLOSING = {
     Status.COMPLETED: "The reply ended before this tool call was finished.",
@@ -50,10 +51,10 @@ def ends_with(session: LiveSession, run_id: str, status: Status) -> list[LiveRun
 
 
 def end_events(
-    session: LiveSession, live: LiveRun, ending: Ending, by: str, at: int
+    session: LiveSession, live: LiveRun, ending: Ending, by: str, at: int, overtaken_by: str | None = None
 ) -> tuple[tuple[Event, ...], dict[str, Content]]:
     """The closers of everything open, what is left to be decided, then ``RunEnded``; and the content that the message
-    has after them."""
+    has after them. ``overtaken_by``: who has said something meanwhile that takes the place of what is to be decided."""
     run = session.state.runs[live.id]
     place = live.id, live.message, run.message_id
     events: list[Event] = []
@@ -64,10 +65,15 @@ def end_events(
         for chunk in closing:
             final.push(chunk)
         events.append(Appended(at, live.id, live.message, closing))
-    events += requested(ending.awaits, final, session.state.decisions, *place, at)
+    wanted = requested(ending.awaits, final, session.state.decisions, *place, at)
+    events += wanted
     events.append(
         RunEnded(at, by, *place, ending.status, ending.reason, ending.error, ending.finish_reason, ending.usage)
     )
+    if wanted and overtaken_by is not None:
+        final = final.fork()
+        answer = Answer(SUPERSEDED)
+        events += [made(asked(session.id, each), answer, final, overtaken_by, at) for each in wanted]
     return tuple(events), {live.message: (tuple(final.parts()), final.metadata)}
 
 

@@ -14,7 +14,7 @@ from itertools import takewhile
 from strandline.core.branch import Place, branches
 from strandline.core.offset import Cursor
 from strandline.core.paging import beside, page_of
-from strandline.core.records import MessageRecord, RunRecord
+from strandline.core.records import DecisionRecord, MessageRecord, RunRecord
 from strandline.core.session import SessionState
 from strandline.errors import NotFound, Unprocessable
 from strandline.runtime.live import LiveSession
@@ -123,10 +123,11 @@ async def _page(
 async def contents_of(
     session: LiveSession, store: Store, messages: Sequence[MessageRecord]
 ) -> dict[str, MessageRecord] | None:
-    """What these messages of an outline say, by version; None when one of them was erased, or another run has gone
-    on with it, since.
+    """What these messages of an outline say, by version; None when one of them was erased, another run has gone on
+    with it, or something was decided about it, since. The outline was taken just before, without an await.
     Raises NotFound for a session that was deleted meanwhile."""
-    erasures = session.feed.erasures
+    erasures, seq = session.feed.erasures, session.feed.last_seq
+    pending = session.state.waiting()
     stored = await store.messages(session.id, [message.version for message in messages])
     if session.feed.deleted:
         raise NotFound("There is no such session.")
@@ -137,7 +138,19 @@ async def contents_of(
     if any(message.version in found and found[message.version].run != message.run for message in messages):
         await asyncio.sleep(0)  # it may be in the store, and not published yet
         return None
+    if any(each.message in found and not _waits(found[each.message], each) for each in pending):
+        # An agent may have taken the call back, then it stays like that. Otherwise it was decided, as above.
+        record = await store.session(session.id)
+        if record is None or record.last_seq > seq:
+            await asyncio.sleep(0)
+            return None
     return found
+
+
+def _waits(message: MessageRecord, decision: DecisionRecord) -> bool:
+    """Whether the call that a decision is about is unanswered in what a message says."""
+    states = [part.get("state") for part in message.parts or () if part.get("toolCallId") == decision.tool_call]
+    return any(state in ("approval-requested", "input-available") for state in states)
 
 
 def _runs_of(state: SessionState, messages: Iterable[MessageRecord]) -> dict[str, RunRecord]:

@@ -15,18 +15,16 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from strandline.codecs import native
-from strandline.core.events import Appended, RunEnded, run_of
 from strandline.core.session import Change
 from strandline.errors import ShuttingDown, StoreUnavailable, Unavailable
 from strandline.runtime import journal_log
 from strandline.runtime.clock import Clock
-from strandline.runtime.feed import Entry
 from strandline.runtime.journal_log import aside
-from strandline.runtime.live import Command, Decided, LiveRun, LiveSession, SessionGone
+from strandline.runtime.live import Command, Decided, LiveSession, SessionGone
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.metering import Metered
 from strandline.runtime.segments import Segments
-from strandline.runtime.work import Work, batch_of, refuse, resolve
+from strandline.runtime.work import Work, batch_of, refuse, resolve, take
 from strandline.settings import Settings
 from strandline.stores.port import Batch
 
@@ -270,7 +268,7 @@ class Journal:
             if size >= self._settings.commit_limit:
                 self._dirty[session] = None
                 continue
-            work = self._take(session, number, at)
+            work = take(session, number, at, self._listener.unwritable)
             if session.commands:
                 self._dirty[session] = None
             if work is not None:
@@ -283,59 +281,6 @@ class Journal:
         rate_window = chunks / elapsed / _RATE_PER_WINDOW
         self._window = min(self._settings.max_window, max(self._settings.first_window, rate_window))
         return works
-
-    def _take(self, session: LiveSession, number: int, at: int) -> Work | None:
-        command, decided, blobs = self._next_decision(session) if session.commands else (None, None, [])
-        events = decided.events if decided is not None else ()
-        ended = {event.run for event in events if isinstance(event, RunEnded)}
-        first = session.state.last_seq + 1
-        entries = [
-            Entry(seq, event, run_of(event), blob, number)
-            for seq, (event, blob) in enumerate(zip(events, blobs, strict=True), first)
-        ]
-        runs: list[LiveRun] = []
-        chunks = 0
-        for live in session.live.values():
-            if not live.pending or live.id in ended:
-                continue
-            sent = live.pending.sent
-            appended = Appended(at, live.id, live.message, live.pending.take(), sent)
-            try:
-                blob = native.encode(appended)
-            except Exception as exc:
-                aside(journal_log.refused, session.id, live.id, exc)
-                self._listener.unwritable(session, live)
-                continue
-            entries.append(Entry(first + len(entries), appended, live.id, blob, number))
-            runs.append(live)
-            chunks += len(appended.chunks)
-        if decided is None:
-            # Nine of ten: text was added, and nothing else has happened.
-            if not entries:
-                return None
-            return Work(session, session.state.appended(len(entries)), entries, None, None, runs, chunks)
-        change = session.state.project([entry.event for entry in entries], decided.contents)
-        return Work(session, change, entries, command, decided, runs, chunks)
-
-    def _next_decision(self, session: LiveSession) -> tuple[Command | None, Decided | None, list[bytes]]:
-        """The next decision that changes something, with its events as bytes; those before it are answered."""
-        while session.commands:
-            command = session.commands[0]
-            try:
-                decided = command.decide(session)
-                if decided is None:
-                    return None, None, []
-                # What cannot be projected or written is the command's fault, and must not take others with it.
-                session.state.project(decided.events, decided.contents)
-                blobs = [native.encode(event) for event in decided.events]
-                session.commands.popleft()
-                if decided.events or decided.deletes:
-                    return command, decided, blobs
-                resolve(command, decided.answer)
-            except Exception as exc:
-                session.commands.popleft()
-                refuse(command, exc)
-        return None, None, []
 
     async def _commit(self, batch: Batch) -> bool:
         started = self._clock.monotonic()

@@ -24,7 +24,8 @@ from strandline.core.replay import Own, Tail, Whole
 from strandline.core.session import Content
 from strandline.core.unfold import revive, unfold, unfold_message
 from strandline.runtime.feed import Entry, Feed, Frames
-from strandline.runtime.live import LiveRun, LiveSession, SessionGone
+from strandline.runtime.live import LiveSession, SessionGone
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.readers import Reader
 from strandline.runtime.stopping import DELETED
 from strandline.stores.port import Store

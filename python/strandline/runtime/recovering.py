@@ -8,7 +8,7 @@ from strandline.core.events import Appended, Chunk, Event, MessageReset, RunReco
 from strandline.core.message import FoldState
 from strandline.core.records import RunRecord
 from strandline.core.unfold import again
-from strandline.runtime.live import LiveRun
+from strandline.runtime.live_run import LiveRun
 
 Recovery = Literal["restart", "continue"]
 """Whether an agent that is called again begins its message anew, or goes on from what it says."""

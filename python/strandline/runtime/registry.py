@@ -183,7 +183,10 @@ class Registry:
         if session_id in self._live:
             return self._live[session_id]
         return self._register(
-            SessionState(record, outline.messages, outline.runs, outline.decisions, outline.annotations), stored=True
+            SessionState(
+                record, outline.messages, outline.runs, outline.decisions, outline.annotations, outline.receipts
+            ),
+            stored=True,
         )
 
     def _register(self, state: SessionState, *, stored: bool) -> LiveSession:

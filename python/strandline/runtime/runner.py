@@ -16,7 +16,8 @@ from strandline.core.session import Change
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending
 from strandline.runtime.journal_log import aside
-from strandline.runtime.live import LiveRun, LiveSession
+from strandline.runtime.live import LiveSession
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.session import Sessions
 from strandline.runtime.stopping import DELETED
 from strandline.settings import Settings
@@ -101,9 +102,12 @@ class Runner:
     # ------------------------------------------------------------------ time
 
     def check_deadlines(self, now: float) -> None:
-        """End the runs that have taken longer than they may."""
+        """End the runs that have taken longer than they may. The time of one that is written elsewhere begins when it
+        is taken: until then it waits for that, which has a limit of its own."""
         for run_id, (deadline, session, live) in list(self._deadlines.items()):
-            if now >= deadline:
+            if run_id in self._elsewhere and live.claimed is None:
+                self._deadlines[run_id] = (now + self._settings.run_deadline, session, live)
+            elif now >= deadline:
                 del self._deadlines[run_id]
                 ending = Ending(Status.FAILED, "deadline", "The reply took too long and was ended.")
                 self.sessions.enqueue_end(session, live, ending, "server")
@@ -199,9 +203,10 @@ class Runner:
     # ------------------------------------------------------------------ one run
 
     def carry_on(self) -> None:
-        """After a start: wait for the agents that are still at work elsewhere, each for its lease."""
+        """After a start: wait for the agents that are still at work elsewhere, each for its lease. What waits for its
+        turn is told to nobody before that has come."""
         for session in self.sessions.in_memory():
-            for live in session.live.values():
+            for live in _running(session):
                 run = session.state.runs[live.id]
                 if self.sessions.elsewhere(run.agent) and live.id not in self._tasks:
                     self._launch(session, live, run)

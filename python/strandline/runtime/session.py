@@ -1,46 +1,30 @@
-"""What can be done with sessions: submit, stop, end, create, change, delete, history, import. Each is one decision
-inside the writer.
+"""What people do with sessions: tell an agent something, create, change, delete, read, annotate, import. Each is one
+decision inside the writer.
 
 Knows nothing of HTTP: who may do what is passed in as a yes-or-no question that is asked again inside the decision.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
-from strandline.codecs import native
 from strandline.core import intake
 from strandline.core.chunks import has_lone_surrogate
-from strandline.core.events import Checkpointed, Chunk, Steered
-from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
-from strandline.core.records import AnnotationRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.policy import Policy
+from strandline.core.records import AnnotationRecord, MessageRecord, ReceiptRecord, RunRecord, SessionRecord
 from strandline.core.replay import Plan
 from strandline.core.run import Status
-from strandline.core.unfold import revive
-from strandline.errors import Conflict, NotFound, RunOver, ShuttingDown, Unprocessable
-from strandline.runtime import annotating, editing, managing, promises, speaking
-from strandline.runtime.deciding import Decisions
-from strandline.runtime.ending import Ending, end_events
+from strandline.errors import Conflict, NotFound, ShuttingDown, Unprocessable
+from strandline.runtime import annotating, editing, managing, promises, spawning, speaking
+from strandline.runtime.contents import Contents
 from strandline.runtime.history import History, history
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Receipt, SessionGone
-from strandline.runtime.memory import stop_names
-from strandline.runtime.recovering import recover_events, reset_events
-from strandline.runtime.registry import ALL_SEQS
-from strandline.runtime.spawning import spawn_events
-from strandline.runtime.steering import answered, tell, told_already
-from strandline.runtime.stopping import (
-    IDLE,
-    REMEMBERED,
-    named_run,
-    stop_all,
-    stop_run,
-    unnamed_run,
-    with_spawned,
-)
+from strandline.runtime.live import Decided, LiveSession, SessionGone
+from strandline.runtime.live_run import Caller
+from strandline.runtime.runs import Runs
+from strandline.runtime.steering import tell, told_already
 from strandline.runtime.submitting import May, no_such_session
 
 
@@ -48,15 +32,7 @@ class _Changed(Exception):
     """What a decision is about has changed since it was looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """What became of the runs that an earlier process left unfinished."""
-
-    lost: int
-    again: int
-
-
-class Sessions(Decisions):
+class Sessions(Runs):
     """The use cases. One per store."""
 
     kinds: annotating.Kinds
@@ -77,100 +53,11 @@ class Sessions(Decisions):
         except SessionGone:
             raise no_such_session() from None
 
-    # ------------------------------------------------------------------ stop and end
-
-    async def stop(
-        self,
-        session_id: str,
-        caller: Caller,
-        may: May,
-        *,
-        run: str | None,
-        message_id: str | None,
-        key: str | None,
-        reason: str,
-        agent: str | None = None,
-        every: bool = False,
-    ) -> dict[str, Any]:
-        """End a run, those of an agent, or every one (PROTOCOL §6.4); the answer is the body of the response."""
-        self.tally.stops += 1
-        began = self._clock.monotonic()
-        names = (run, message_id, key)
-        session = await self.find(session_id)
-        if session is None or not may(session.state.record):
-            return self._remember(session_id, caller, *names, reason)
-
-        def decide(session: LiveSession) -> Decided:
-            if every or agent is not None:
-                return stop_all(session, agent, caller.by, reason, self._clock.now(), self._clock.mint)
-            return self._stop(session, caller, *names, reason)
-
-        try:
-            answer: dict[str, Any] = await self.journal.decide(session, decide)
-        except SessionGone:
-            return self._remember(session_id, caller, *names, reason)
-        if answer.get("stopped") or answer.get("runs"):
-            self.tally.stop_seconds.add(self._clock.monotonic() - began)
-        return answer
-
-    def _stop(
-        self,
-        session: LiveSession,
-        caller: Caller,
-        run_id: str | None,
-        message_id: str | None,
-        key: str | None,
-        reason: str,
-    ) -> Decided:
-        if run_id is None and message_id is None and key is None:
-            run = unnamed_run(session.state)
-            if run is None:
-                return Decided((), lambda: IDLE)
-        else:
-            run = named_run(session.state, run_id, message_id, key)
-        if run is not None:
-            return stop_run(session, run, caller.by, reason, self._clock.now(), self._clock.mint)
-        answer = self._remember(session.id, caller, run_id, message_id, key, reason)
-        return Decided((), lambda: answer)
-
-    def _remember(
-        self, session_id: str, caller: Caller, run: str | None, message_id: str | None, key: str | None, reason: str
-    ) -> dict[str, Any]:
-        if run is not None or (message_id is None and key is None):
-            raise NotFound("There is no such session or run.")
-        names = stop_names(key, message_id)
-        self._stops.remember(caller.user, session_id, names, reason, self._clock.monotonic())
-        return REMEMBERED
-
-    async def end(self, session: LiveSession, live: LiveRun, ending: Ending, by: str) -> RunRecord:
-        """End a run: whoever is first decides how; the others get the recorded end.
-
-        A run that ends by itself is ended after everything that it still has pending.
-        """
-        await asyncio.shield(self.enqueue_end(session, live, ending, by))
-        return session.state.runs[live.id]
-
-    def enqueue_end(self, session: LiveSession, live: LiveRun, ending: Ending, by: str) -> asyncio.Future[Any]:
-        """Like ``end``, without waiting; it is carried out even if the store is failing just now."""
-
-        def decide(session: LiveSession) -> Decided | None:
-            if live.over:
-                return Decided((), lambda: None)
-            if live.pending and ending.after_pending:
-                return None
-            at = self._clock.now()
-            ends = end_events(session, live, ending, by, at)
-            events, contents = with_spawned(session, live.id, ending.status, ends, at)
-            left = answered(session, live, ending.status, at, self._clock.mint)
-            return Decided((*events, *left.events), lambda: None, contents, left.caller)
-
-        return self.journal.enqueue(session, decide)
-
     # ------------------------------------------------------------------ steering
 
     async def steer(
         self, session_id: str, message: intake.Incoming, run_id: str | None, caller: Caller, may: May, key: str | None
-    ) -> tuple[LiveSession, Receipt]:
+    ) -> tuple[LiveSession, ReceiptRecord]:
         """Tell a running agent something (PROTOCOL §14.3): the named run, else the newest that is running."""
 
         def decide(session: LiveSession) -> Decided:
@@ -190,88 +77,31 @@ class Sessions(Decisions):
             told = tell(session, run, message, caller, key, self._clock.now(), self._settings.chunk_limit)
             return replace(told, answer=lambda: (session, told.answer()))
 
-        found: tuple[LiveSession, Receipt] = await self._decide_in(session_id, may, decide)
+        found: tuple[LiveSession, ReceiptRecord] = await self._decide_in(session_id, may, decide)
         return found
-
-    # ------------------------------------------------------------------ what a run does with its message as a whole
-
-    def reset(
-        self, session: LiveSession, live: LiveRun, by: str, chunks: tuple[Chunk, ...], done: Callable[[], None]
-    ) -> asyncio.Future[None]:
-        """Let a run's message say ``chunks`` and nothing else (R15): what it said before no longer counts. ``done`` is
-        called in the step that publishes it, whether or not anybody still waits."""
-        message_id = session.state.runs[live.id].message_id
-
-        def decide(session: LiveSession) -> Decided | None:
-            if live.over:
-                return Decided((), lambda: None)
-            if live.pending:
-                return None
-            return Decided(reset_events(live, message_id, by, chunks, self._clock.now()), done)
-
-        return self.journal.enqueue(session, decide)
-
-    def checkpoint(self, session: LiveSession, live: LiveRun, name: str | None) -> asyncio.Future[str]:
-        """Settle what a run has said; the answer is the cursor of that. Raises RunOver."""
-
-        def decide(session: LiveSession) -> Decided | None:
-            if live.over:
-                raise RunOver(f"The run {live.id} has ended.")
-            if live.pending:
-                return None
-            place = Cursor(session.state.record.epoch, session.state.last_seq + 1, 1)
-            return Decided((Checkpointed(self._clock.now(), live.id, live.message, name),), lambda: str(place))
-
-        return self.journal.enqueue(session, decide)
-
-    async def spawn(
-        self, session: LiveSession, live: LiveRun, agent: str, body: Mapping[str, Any], begun: Callable[[str], None]
-    ) -> LiveRun:
-        """Start another agent beside a run (PROTOCOL §17.6); ``begun`` is told its id before it is called. Raises
-        RunOver and TooMany."""
-        run_id, message = self._clock.mint("run"), self._clock.mint("msg")
-
-        def decide(session: LiveSession) -> Decided:
-            self.admit_run()
-            caller = replace(live.caller, body=body)
-            events = spawn_events(session, live, agent, run_id, message, self._clock.now())
-
-            def answer() -> LiveRun:
-                begun(run_id)
-                return session.live[run_id]
-
-            return Decided(events, answer, caller=caller)
-
-        spawned: LiveRun = await self.journal.decide(session, decide)
-        return spawned
-
-    async def stop_spawned(self, session: LiveSession, run_id: str, by: str) -> None:
-        """The run that has spawned it wants it to end."""
-        await self.journal.decide(
-            session,
-            lambda session: stop_run(
-                session, session.state.runs[run_id], by, "parent", self._clock.now(), self._clock.mint
-            ),
-        )
 
     # ------------------------------------------------------------------ what nobody asked for
 
-    async def speak(
-        self, session_id: str, agent: str, may: May, *, holder: str, claim: str, answers: str | None
-    ) -> tuple[LiveSession, str]:
-        """Start a run of a remote agent that was not asked (PROTOCOL §18.7): its session, and the run, which is claimed
-        already. The same ``claim`` again is the same run. Raises NotFound, Unprocessable, Conflict, TooMany."""
+    async def speak(self, session_id: str, wanted: speaking.Unasked, may: May) -> tuple[LiveSession, str]:
+        """Start a run that nobody asked for, or let it wait for its turn (PROTOCOL §18.7): its session, and the run.
+        Raises NotFound, Unprocessable, Conflict, TooMany."""
 
-        def decide(session: LiveSession) -> Decided:
-            known = session.state.keyed(claim)
-            if known is None and not self.accepting:
+        def decide(session: LiveSession, stored: Contents) -> Decided:
+            state = session.state
+            known = speaking.known(state, wanted)
+            if known is not None:
+                return Decided((), lambda: (session, known))
+            if not self.accepting:
                 raise ShuttingDown("The server is shutting down; ask again in a moment.")
-            if known is None:
-                self.admit_run()
-            return speaking.speak(session, agent, holder, claim, answers, self._clock.now(), self._clock.mint)
+            policy = Policy(wanted.submit or state.record.submit or self._settings.submit)
+            parent, admitted = speaking.room(state, wanted, policy)
+            self._check_room(session, admitted)
+            body = self.kept(wanted.agent, wanted.caller, waits=admitted.waits)
+            at, mint = self._clock.now(), self._clock.mint
+            return speaking.speak(session, stored, wanted, parent, body, at, mint, waits=admitted.waits)
 
-        run: tuple[LiveSession, str] = await self._decide_in(session_id, may, decide)
-        return run
+        begun: tuple[LiveSession, str] = await self._decided(session_id, decide, may)
+        return begun
 
     # ------------------------------------------------------------------ the session as a whole
 
@@ -316,7 +146,15 @@ class Sessions(Decisions):
         return answer
 
     async def replace_message(
-        self, session_id: str, message: str, new: Callable[[str], intake.Incoming], by: str, may: May, *, any_role: bool
+        self,
+        session_id: str,
+        message: str,
+        new: Callable[[str], intake.Incoming],
+        by: str,
+        may: May,
+        moderates: May,
+        *,
+        any_role: bool,
     ) -> str:
         """Let a message say something else (PROTOCOL §16.4); answers with its id. ``new`` makes of its id what it is to
         say. Raises NotFound, Forbidden and Conflict."""
@@ -324,17 +162,20 @@ class Sessions(Decisions):
         def decide(session: LiveSession, target: MessageRecord | None, known: MessageRecord | None) -> Decided:
             if target is None:
                 raise editing.no_such_message()
+            editing.check_author(session, target, by, moderates)
             to_say = new(target.message_id)
             return editing.replace(session, target, known, to_say, by, self._clock.now(), any_role=any_role)
 
         answer: str = await self._decide_on(session_id, message, may, decide)
         return answer
 
-    async def delete_message(self, session_id: str, message: str, by: str, may: May) -> None:
-        """Delete a message and what it said (PROTOCOL §16.5); one that is deleted stays so. Raises NotFound."""
+    async def delete_message(self, session_id: str, message: str, by: str, may: May, moderates: May) -> None:
+        """Delete a message and what it said (PROTOCOL §16.5); one that is deleted stays so. Raises NotFound and
+        Forbidden."""
 
         def decide(session: LiveSession, target: MessageRecord | None, known: MessageRecord | None) -> Decided:
             if target is not None:
+                editing.check_author(session, target, by, moderates)
                 return editing.delete(session, target, known, by, self._clock.now(), self._clock.mint)
             if not editing.was_deleted(session.state, message):
                 raise editing.no_such_message()
@@ -415,7 +256,10 @@ class Sessions(Decisions):
 
     async def context(self, session: LiveSession, run: RunRecord) -> list[MessageRecord]:
         """The path up to what the run answers, with content: what an agent is shown. To a continuation also the message
-        that it goes on with, as it is now. What others are writing just now is left out: it is not said yet."""
+        that it goes on with, as it is now. What others are writing just now is left out: it is not said yet. A spawned
+        run has been asked something else."""
+        if run.spawned:
+            return await spawning.context(session, self.store, run, self.context)
         state = session.state
         leaf = run.message if state.continues(run) else run.parent
         writing = {each.message for each in state.active() if each.message != run.message}
@@ -439,68 +283,3 @@ class Sessions(Decisions):
             lambda session: managing.bring_in(session, owner, messages, title, self._clock.now(), self._clock.mint),
         )
         return record
-
-    # ------------------------------------------------------------------ after a restart
-
-    async def recover(self) -> Recovered:
-        """Have the agents that can be recovered called again, for what an earlier process left unfinished; those that
-        live elsewhere go on, and those that had not begun keep their place in the queue until ``begin``; what else it
-        left ends as ``lost``, with the words that it said."""
-        waiting: list[asyncio.Future[Any]] = []
-        lost: list[tuple[LiveSession, LiveRun]] = []
-        again: list[tuple[LiveSession, LiveRun, RunRecord]] = []
-        for run in await self.store.unfinished():
-            session = await self.find(run.session)
-            if session is None:
-                continue
-            live = session.live[run.id] = await self._replayed(session, run, ALL_SEQS)
-            if run.status is Status.QUEUED or self.elsewhere(run.agent):
-                continue
-            if self.can_recover(run) and not live.broken:
-                again.append((session, live, run))
-            else:
-                lost.append((session, live))
-        # What was spawned first: it is as lost as the run beside which it was written.
-        for session, live in reversed(lost):
-            waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
-        for session, live, run in again:
-            waiting.append(await self._call_again(session, live, run))
-        await asyncio.gather(*waiting)
-        return Recovered(len(lost), len(again))
-
-    def can_recover(self, run: RunRecord) -> bool:
-        """True when another process can carry on an unfinished run."""
-        may = run.status is Status.RUNNING and run.attempt < self._settings.max_attempts
-        return may and not run.spawned and self.recovery(run.agent) is not None
-
-    async def _call_again(self, session: LiveSession, live: LiveRun, run: RunRecord) -> asyncio.Future[Any]:
-        """Publishing that the run was recovered starts it (``Runner.published``)."""
-        settled: FoldState | None = None
-        if live.checkpoints.seq is not None:
-            settled = (await self._replayed(session, run, live.checkpoints.seq)).fold
-        recovery = self.recovery(run.agent)
-
-        def decide(session: LiveSession) -> Decided:
-            return Decided(recover_events(live, run, recovery, settled, self._clock.now()), lambda: None)
-
-        return self.journal.enqueue(session, decide)
-
-    async def _replayed(self, session: LiveSession, run: RunRecord, upto: int) -> LiveRun:
-        """A run as its events up to number ``upto`` leave it."""
-        place = Cursor(session.state.record.epoch, run.first_seq, 0)
-        caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
-        base = await self._base(session, run)
-        live = LiveRun(run.id, run.message, run.message_id, caller, place, base)
-        for seq, line in await self.store.events(session.id, run.first_seq, upto, run.id):
-            event = native.decode(line)
-            live.replay(seq, event)
-            if isinstance(event, Steered):
-                session.keep_receipt(Receipt(event.run, event.message_id, event.parts, seq))
-        return live
-
-    async def _base(self, session: LiveSession, run: RunRecord) -> FoldState | None:
-        """What the message said when a continuation began: the row of a message that is being written is left alone."""
-        if not session.state.continues(run):
-            return None
-        stored = await self.store.messages(session.id, [run.message])
-        return revive(run.message_id, stored[0].parts or (), stored[0].metadata) if stored else None

@@ -14,11 +14,13 @@ import orjson
 
 from strandline.core.events import Event, MessageCreated, RunQueued, Steered
 from strandline.core.intake import SUBMIT, Incoming, Parts, Request
-from strandline.core.records import RunRecord
+from strandline.core.receipts import digest_of
+from strandline.core.records import ReceiptRecord, RunRecord
 from strandline.core.run import Status
 from strandline.errors import BodyTooLarge, Conflict, TooMany
 from strandline.runtime.ending import ends_with
-from strandline.runtime.live import Caller, Decided, LiveRun, LiveSession, Note, Receipt
+from strandline.runtime.live import Decided, LiveSession
+from strandline.runtime.live_run import Caller, LiveRun, Note
 
 MAX_NOTES = 100
 """Notes that one run may have not taken yet."""
@@ -34,20 +36,19 @@ class LeftOver:
     caller: Caller | None = None
 
 
-def repeated(session: LiveSession, request: Request) -> Receipt | None:
-    """What a request was answered that is made again after its message was told to an agent. Raises Conflict."""
-    if request.last is None or request.message_id is not None:
-        return None
-    if request.trigger == SUBMIT:
+def repeated(session: LiveSession, request: Request) -> ReceiptRecord | None:
+    """What a request was answered that is made again after its message was told to an agent: known by its key, or as
+    the message that it was. Raises Conflict."""
+    receipt = session.state.receipts.keyed(request.key) if request.key is not None else None
+    if receipt is None and request.trigger == SUBMIT and request.last is not None and request.message_id is None:
         return told_already(session, request.last.id, request.last.parts)
-    receipt = session.receipts.get(request.last.id)
-    return receipt if receipt is not None and request.run is not None and receipt.key == request.run else None
+    return receipt
 
 
-def told_already(session: LiveSession, message_id: str, parts: Parts) -> Receipt | None:
+def told_already(session: LiveSession, message_id: str, parts: Parts) -> ReceiptRecord | None:
     """The receipt of a note with this id, if there was one. Raises Conflict when that said something else."""
-    receipt = session.receipts.get(message_id)
-    if receipt is not None and receipt.parts != parts:
+    receipt = session.state.receipts.named(message_id)
+    if receipt is not None and receipt.digest != digest_of(parts):
         raise Conflict(
             f"The id {message_id!r} was used for something else that an agent was told in this session. "
             "Give a new message a new id.",
@@ -63,16 +64,14 @@ def tell(
     live = session.live[run.id]
     if len(live.notes) >= MAX_NOTES:
         raise TooMany("The agent has not taken what it was told before.", code="too-many-notes", retry_after=2.0)
-    if len(orjson.dumps(message.parts)) > limit:
+    if len(orjson.dumps((message.parts, message.metadata))) > limit:
         raise BodyTooLarge(f"What a running agent is told may be {limit} bytes long. Send its URL instead.")
-    event = Steered(at, caller.by, run.id, message.id, message.parts, message.metadata)
-    receipt = Receipt(run.id, message.id, message.parts, session.state.last_seq + 1, key)
+    event = Steered(at, caller.by, run.id, message.id, message.parts, message.metadata, key)
 
-    def answer() -> Receipt:
+    def answer() -> ReceiptRecord | None:
         if message.id in live.notes:
             live.notes[message.id] = Note(message.id, message.parts, caller.by, at, message.metadata, caller)
-        session.keep_receipt(receipt)
-        return receipt
+        return session.state.receipts.named(message.id)
 
     return Decided((event,), answer)
 
@@ -89,12 +88,20 @@ def left_over(session: LiveSession, ended: Iterable[LiveRun], at: int, mint: Cal
     return LeftOver(tuple(events), leaf)
 
 
+def overtaken_by(session: LiveSession, live: LiveRun) -> str | None:
+    """Who was the last to tell a run something that it has not taken. As a message it comes after what the run asks
+    for, and takes the place of that (DESIGN §14.9). Nobody: there is nothing, or nothing that is answered."""
+    if not live.notes or session.state.runs[live.id].spawned:
+        return None
+    return next(reversed(live.notes.values())).by
+
+
 def answered(session: LiveSession, live: LiveRun, status: Status, at: int, mint: Callable[[str], str]) -> LeftOver:
-    """The same for one run and what ends with it; one that has ended by itself is followed by a run that answers the
-    last of them."""
+    """The same for one run and what ends with it; one that has ended by itself, or waits for a decision, is followed by
+    a run that answers the last of them."""
     ended = (live, *ends_with(session, live.id, status))
     left, run = left_over(session, ended, at, mint), session.state.runs[live.id]
-    if not left.events or status is not Status.COMPLETED or run.spawned:
+    if not left.events or status not in (Status.COMPLETED, Status.SUSPENDED) or run.spawned:
         return left
     last = next(reversed(live.notes.values()))
     answer, message = mint("run"), mint("msg")

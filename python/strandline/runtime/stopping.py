@@ -11,7 +11,8 @@ from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content, SessionState
 from strandline.runtime.ending import Ending, end_events, ends_with
-from strandline.runtime.live import Decided, LiveRun, LiveSession
+from strandline.runtime.live import Decided, LiveSession
+from strandline.runtime.live_run import LiveRun
 from strandline.runtime.steering import left_over
 
 PARENT_ENDED = "parent-ended"

@@ -12,7 +12,7 @@ from typing import Any
 from strandline.core import intake
 from strandline.core.events import MessageCreated, RunEnded, RunQueued, RunStarted, StopRequested
 from strandline.core.policy import Admission, Occupied, Policy, Told, admit
-from strandline.core.records import RunRecord, SessionRecord
+from strandline.core.records import ReceiptRecord, RunRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import SessionState
 from strandline.errors import Busy, Conflict, NotFound, ShuttingDown, TooMany, Unprocessable
@@ -20,7 +20,8 @@ from strandline.runtime.clock import Clock
 from strandline.runtime.contents import Contents, NeedContents
 from strandline.runtime.counters import Tally
 from strandline.runtime.journal import Journal
-from strandline.runtime.live import Caller, Decided, LiveSession, Receipt, SessionGone
+from strandline.runtime.live import Decided, LiveSession, SessionGone
+from strandline.runtime.live_run import Caller
 from strandline.runtime.memory import StopMemory, meant_by, stop_names
 from strandline.runtime.recovering import Recovery, no_recovery
 from strandline.runtime.registry import Registry
@@ -81,7 +82,7 @@ class Submissions(Registry):
 
     async def submit(
         self, session_id: str, request: intake.Request, caller: Caller, agent: str, may: May
-    ) -> tuple[LiveSession, RunRecord | Receipt]:
+    ) -> tuple[LiveSession, RunRecord | ReceiptRecord]:
         """Start or find the run that this request is about (PROTOCOL §7), or tell the agent that is running (§14.3).
         Raises the problems named there."""
         known: dict[str, intake.Parts] = {}
@@ -92,7 +93,7 @@ class Submissions(Registry):
             if version is not None and version not in known:
                 await self._fetch(session, version, known)
             try:
-                run: str | Receipt = await self.journal.decide(
+                run: str | ReceiptRecord = await self.journal.decide(
                     session, lambda session: self._submit(session, request, caller, agent, may, known, contents)
                 )
             except _NeedParts as need:
@@ -103,7 +104,7 @@ class Submissions(Registry):
                 continue
             else:
                 self.tally.submits += 1
-                return session, run if isinstance(run, Receipt) else session.state.runs[run]
+                return session, run if isinstance(run, ReceiptRecord) else session.state.runs[run]
 
     def admit_run(self, session: LiveSession | None = None) -> None:
         """Raise TooMany when there are as many runs as there may be, those of ``session`` not counted."""
@@ -205,7 +206,10 @@ class Submissions(Registry):
         else:
             if not waits:
                 events.append(RunStarted(at, run_id, message, message))
-            self._starting[run_id] = session if len(admission.stops) == len(session.live) else None
+
+        def taken() -> None:
+            if reason is None:
+                self._starting[run_id] = session if len(admission.stops) == len(session.live) else None
 
         def answer() -> str:
             self._starting.pop(run_id, None)
@@ -214,7 +218,7 @@ class Submissions(Registry):
                 self._stops.use_up(caller.user, session.id, every)
             return run_id
 
-        return Decided(tuple(events), answer, contents, caller)
+        return Decided(tuple(events), answer, contents, caller, taken=taken)
 
     def _check_room(self, session: LiveSession, admission: Admission) -> None:
         """Raise TooMany where there are as many runs as there may be."""
@@ -222,10 +226,15 @@ class Submissions(Registry):
         waiting = sum(run.status is Status.QUEUED for run in roots)
         if admission.waits and waiting >= self._settings.max_queued:
             raise TooMany("Too many messages wait for their turn already.", code="too-many-queued", retry_after=5.0)
-        if not admission.waits and len(roots) - waiting >= self._settings.max_concurrent:
-            raise TooMany("Too many replies are being written in this session.", retry_after=2.0)
+        if not admission.waits:
+            self._check_beside(len(roots) - waiting)
         # Of the sessions whose runs all end by a start, only what is started counts.
         self.admit_run(session if len(admission.stops) == len(session.live) else None)
+
+    def _check_beside(self, running: int) -> None:
+        """Raise TooMany where no run may start beside so many in one session."""
+        if running >= self._settings.max_concurrent:
+            raise TooMany("Too many replies are being written in this session.", retry_after=2.0)
 
     # ------------------------------------------------------------------ the queue
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from strandline.codecs import ag_ui
 from strandline.codecs.sse import OPENING
-from strandline.core.events import run_of
+from strandline.core.events import RunEnded, run_of
 from strandline.core.message import FoldError
 from strandline.core.offset import Cursor
 from strandline.runtime.ag_ui_frames import Encoding, Told, encoded, told
@@ -35,16 +35,16 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
 
 
 def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
-    """Where one goes on who has everything but the messages that are being written: before what is active begins. What
-    has waited begins when its turn has come: before that others may have said what is history by now."""
-    epoch, runs = session.state.record.epoch, session.state.runs
-    begins = []
-    shown = {run.id for run in session.state.writing()}
-    for live in session.live.values():
-        if live.began is not None and live.id in shown:
-            first = runs[live.id].first_seq
-            begins.append(renewed.get(live.id, first if live.began == first + 1 else live.began))
-    return Cursor(epoch, min(begins), 0) if begins else Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
+    """Where one goes on who has everything before the first message that is being written: before the reply that writes
+    it begins; where that has to wait, before the first one after it that does not. What has waited begins when its turn
+    has come: before that others may have said what is history by now."""
+    epoch = session.state.record.epoch
+    for run in session.state.writing():
+        live = session.live.get(run.id)
+        if live is not None and live.began is not None:
+            first = run.first_seq
+            return Cursor(epoch, renewed.get(run.id, first if live.began == first + 1 else live.began), 0)
+    return Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
 
 
 class Thread:
@@ -57,12 +57,25 @@ class Thread:
         self._checked: tuple[list[Told], int] | None = None
         shown = {run.id for run in session.state.writing()}
         self._elsewhere = {run.id for run in session.state.active()} - shown
+        self._renewed: dict[str, int] = {}
+        self._from = cursor.seq if cursor.frame == 0 else 0
+        self._first: str | None = None
         self._skip = 0 if cursor.frame == ALL_FRAMES else cursor.frame
         self.position = cursor.seq + 1 if cursor.frame == ALL_FRAMES else cursor.seq
         self.cursor = cursor
+        path = {message.version for message in session.state.path()}
+        self._ended_elsewhere = {
+            run.id
+            for run in session.state.runs.values()
+            if run.first_seq < self.position <= (run.last_seq or 0) and run.message not in path
+        }
+        """Runs in whose middle the cursor is. Its history did not have them, or it is to load another one soon."""
 
     async def check(self) -> None:
         """Raise Conflict (``resync``) when the log does not reach back to the cursor, or has no such frame there."""
+        if self._from:
+            # It is a history's: of what is being written this reader was shown nothing.
+            self._renewed = await renewals(self._session, self._store)
         if self.position > self._session.feed.last_seq:
             return
         try:
@@ -103,6 +116,19 @@ class Thread:
     def _due(self, each: Told) -> tuple[bytes, ...]:
         if self._is_elsewhere(each):
             return ()
+        run_id = run_of(each.event) or ""
+        if each.seq == self._from:
+            self._first = run_id
+        if run_id in self._ended_elsewhere:
+            # The end is told: somebody may wait for it.
+            last = len(each.frames) - 1 if isinstance(each.event, RunEnded) else len(each.frames)
+            return each.frames[max(last, self._skip) :]
+        if each.resync and run_id != self._first and self._session.state.runs[run_id].first_seq < self._from:
+            # It is in the history, or comes after what the history ends with: nothing of it was shown that is not so.
+            return each.frames[self._skip : -1]
+        renewed = self._renewed.get(run_id, 0)
+        if each.seq <= renewed:
+            return (each.recap,) if each.recap is not None and each.seq == renewed else ()
         if each.recap is not None and (self.cursor.seq, self.cursor.frame) == (each.seq, 0):
             return (each.recap,)  # it was shown nothing of this run: so its history said
         return each.frames[self._skip :]

@@ -7,11 +7,19 @@ gets a new epoch from whoever creates it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 from strandline.core.erasing import Erasure
-from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import (
+    AnnotationRecord,
+    DecisionRecord,
+    MessageRecord,
+    ReceiptRecord,
+    RunRecord,
+    SessionRecord,
+)
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores.port import DUE_AT_ONCE, Batch, Entry, Outline, Place, Segment
 from strandline.stores.rows import erased, merged, segments_from
@@ -32,6 +40,7 @@ class MemoryStore:
         self._erased: dict[str, int] = {}
         self._decisions: dict[tuple[str, str], DecisionRecord] = {}
         self._annotations: dict[tuple[str, str], AnnotationRecord] = {}
+        self._receipts: dict[str, list[ReceiptRecord]] = {}
 
     async def open(self) -> int:
         if self._is_open:
@@ -63,6 +72,8 @@ class MemoryStore:
             self._decisions[decision.session, decision.id] = decision
         for annotation in batch.annotations:
             self._annotations[annotation.session, annotation.id] = annotation
+        for receipt in batch.receipts:
+            self._receipts.setdefault(receipt.session, []).append(receipt)
         for place in batch.unannotated:
             self._annotations.pop(place, None)
         for segment in batch.segments:
@@ -88,15 +99,25 @@ class MemoryStore:
         before: Place | None = None,
         *,
         archived: bool | None = None,
+        waiting: bool = False,
     ) -> list[SessionRecord]:
         self._check_open()
+        pending = {each.session for each in self._decisions.values() if each.pending}
         place = None if before is None else (-before[0], before[1])
         found = [
             ((-record.updated_at, record.id), record)
             for record in self._sessions.values()
-            if owner in (None, record.owner) and archived in (None, record.archived)
+            if owner in (None, record.owner)
+            and archived in (None, record.archived)
+            and (not waiting or record.id in pending)
         ]
         return [record for at, record in sorted(found) if place is None or at > place][:limit]
+
+    async def pending(self, session_ids: Sequence[str]) -> dict[str, int]:
+        self._check_open()
+        return dict(
+            Counter(each.session for each in self._decisions.values() if each.pending and each.session in session_ids)
+        )
 
     async def outline(self, session_id: str) -> Outline:
         self._check_open()
@@ -111,6 +132,7 @@ class MemoryStore:
                 for record in self._annotations.values()
                 if record.session == session_id
             ),
+            tuple(self._receipts.get(session_id, ())),
         )
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
@@ -187,6 +209,7 @@ class MemoryStore:
         self._sessions.pop(session_id, None)
         self._messages.pop(session_id, None)
         self._log.pop(session_id, None)
+        self._receipts.pop(session_id, None)
         self._runs = {id: run for id, run in self._runs.items() if run.session != session_id}
         self._keys = {name: run for name, run in self._keys.items() if name[0] != session_id}
         self._decisions = {name: each for name, each in self._decisions.items() if name[0] != session_id}
@@ -203,6 +226,13 @@ class MemoryStore:
         self._decisions = {
             name: each for name, each in self._decisions.items() if (each.session, each.message) != (session, version)
         }
+        said = {each.message_id for each in self._messages.get(session, {}).values() if not each.deleted}
+        self._receipts[session] = [
+            replace(each, digest=None)
+            if each.message_id == what.message_id or (each.run in what.runs and each.message_id not in said)
+            else each
+            for each in self._receipts.get(session, ())
+        ]
         if what.deleted:
             self._annotations = {
                 name: each

@@ -33,14 +33,21 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from strandline.core.erasing import Erasure
-from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import (
+    AnnotationRecord,
+    DecisionRecord,
+    MessageRecord,
+    ReceiptRecord,
+    RunRecord,
+    SessionRecord,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """What one session appended in one commit: encoded events, the first of which has number ``first_seq``.
 
-    An encoded event is the JSON object of ``core.events.to_plain`` on one line.
+    An encoded event is the JSON object of ``core.plain.to_plain`` on one line.
     """
 
     session: str
@@ -80,7 +87,7 @@ class Batch:
     written; no entry of the batch is theirs. decisions, annotations: whole rows; of a decision that is known only what
     was decided is taken. unannotated: (session, id) of annotations to delete. erased: what messages have said up to
     this batch; it goes after everything else was written, with the rows of decisions (and annotations) of those
-    messages.
+    messages, and the digests of receipts. receipts: rows to insert.
     """
 
     number: int
@@ -95,11 +102,12 @@ class Batch:
     annotations: tuple[AnnotationRecord, ...] = ()
     unannotated: tuple[tuple[str, str], ...] = ()
     erased: tuple[Erasure, ...] = ()
+    receipts: tuple[ReceiptRecord, ...] = ()
 
     @property
     def only_entries(self) -> bool:
         """True when it writes nothing but journal entries: nine of ten do."""
-        rows = self.sessions or self.messages or self.runs or self.decisions or self.annotations
+        rows = self.sessions or self.messages or self.runs or self.decisions or self.annotations or self.receipts
         others = self.segments or self.deleted or self.unannotated or self.erased
         return bool(self.entries) and not rows and not others and self.trim is None
 
@@ -112,6 +120,7 @@ class Outline:
     runs: tuple[RunRecord, ...] = ()
     decisions: tuple[DecisionRecord, ...] = ()
     annotations: tuple[AnnotationRecord, ...] = ()
+    receipts: tuple[ReceiptRecord, ...] = ()
 
 
 DUE_AT_ONCE = 100
@@ -151,13 +160,17 @@ class Store(Protocol):
         before: Place | None = None,
         *,
         archived: bool | None = None,
+        waiting: bool = False,
     ) -> list[SessionRecord]:
         """Sessions, newest ``updated_at`` first (``id`` where equal), strictly after the place ``before``;
-        ``owner`` None means everybody's, ``archived`` None both kinds."""
+        ``owner`` None means everybody's, ``archived`` None both kinds, ``waiting`` those with pending decisions."""
+
+    async def pending(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """How many decisions are pending in each of these sessions; those with none are left out."""
 
     async def outline(self, session_id: str) -> Outline:
-        """Every message version of a session without its content (``parts`` None), and its runs, decisions and
-        annotations (in any order, without ``data`` and ``range``). A decision that was made has no ``input``."""
+        """Every message version of a session without its content (``parts`` None), and its runs, decisions, receipts
+        and annotations (in any order, without ``data`` and ``range``). A decision that was made has no ``input``."""
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
         """The named versions with their content, in the order of ``versions``; unknown ones are left out."""

@@ -15,7 +15,14 @@ from typing import Any
 import orjson
 
 from strandline.core.erasing import Erasure, without
-from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import (
+    AnnotationRecord,
+    DecisionRecord,
+    MessageRecord,
+    ReceiptRecord,
+    RunRecord,
+    SessionRecord,
+)
 from strandline.core.run import Status
 from strandline.stores import lines
 from strandline.stores.port import Entry, Segment
@@ -79,14 +86,15 @@ def message_row(record: MessageRecord) -> Row:
         _json(record.metadata),
         int(record.deleted),
         int(record.spawned),
+        record.editor,
     )
 
 
 def message_from(row: Row) -> MessageRecord:
     """The message of a row whose parts the query has inflated."""
-    *rest, parts, metadata, deleted, spawned = row
+    *rest, parts, metadata, deleted, spawned, editor = row
     content = None if parts is None else tuple(orjson.loads(parts))
-    return MessageRecord(*[*rest, content, _value(metadata), bool(deleted), bool(spawned)])
+    return MessageRecord(*[*rest, content, _value(metadata), bool(deleted), bool(spawned), editor])
 
 
 def run_row(record: RunRecord) -> Row:
@@ -169,6 +177,14 @@ def annotation_from(row: Row) -> AnnotationRecord:
     return AnnotationRecord(*[*before, _value(data), _value(place)])
 
 
+def receipt_row(record: ReceiptRecord) -> Row:
+    return (record.session, record.message_id, record.run, record.seq, record.digest, record.key)
+
+
+def receipt_from(row: Row) -> ReceiptRecord:
+    return ReceiptRecord(*row)
+
+
 def journal_row(number: int, entries: Iterable[Entry]) -> Row:
     """The row of one commit. Raises ValueError for an event with a line break.
 
@@ -210,7 +226,7 @@ def merged(segments: Iterable[Iterable[tuple[int, bytes]]], first_seq: int, last
 
 
 def run_and_time(event: bytes) -> tuple[str | None, int]:
-    """Which run an encoded event belongs to, and when it happened (``core.events.to_plain`` writes both).
+    """Which run an encoded event belongs to, and when it happened (``core.plain.to_plain`` writes both).
 
     Tolerant: an event that says neither is the session's own and old, it must not keep a service from starting.
     """

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from itertools import starmap
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,32 +20,24 @@ from typing import Any, TypeVar
 import aiosqlite
 import orjson
 
-from strandline.core.erasing import Erasure
 from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import lines, schema
+from strandline.stores.batches import put_entries, write
 from strandline.stores.faults import unavailable
 from strandline.stores.lock import FileLock
 from strandline.stores.port import DUE_AT_ONCE, Batch, Outline, Place
-from strandline.stores.queries import BEGINNING, SQL, in_blocks
+from strandline.stores.queries import BEGINNING, SQL
 from strandline.stores.rows import (
-    Row,
     annotation_from,
-    annotation_row,
     decision_from,
-    decision_row,
     erase,
-    erasure_text,
     inflate,
-    journal_row,
     merged,
     message_from,
-    message_row,
+    receipt_from,
     run_from,
-    run_row,
-    segment_row,
     session_from,
-    session_row,
 )
 
 logger = logging.getLogger("strandline.stores")
@@ -61,16 +52,6 @@ _GROWTH = 32 * 1024 * 1024
 are journal rows, which are trimmed soon, and a page that is in it several times is copied once."""
 
 _EXPIRED_AT_ONCE = 200
-
-_ERASURE = (
-    "erase_messages",
-    "erase_runs",
-    "erase_log",
-    "erase_decisions",
-    "erase_annotations",
-    "erase_erasures",
-    "erase_session",
-)
 
 
 class SqliteStore:
@@ -142,22 +123,29 @@ class SqliteStore:
         before: Place | None = None,
         *,
         archived: bool | None = None,
+        waiting: bool = False,
     ) -> list[SessionRecord]:
         page = (*(before or BEGINNING), archived, limit)
-        if owner is None:
+        if waiting:
+            rows = await self._read("list_sessions_that_wait", *page, owner)
+        elif owner is None:
             rows = await self._read("list_sessions", *page)
         else:
             rows = await self._read("list_sessions_of_owner", *page, owner)
         return [session_from(row) for row in rows]
 
+    async def pending(self, session_ids: Sequence[str]) -> dict[str, int]:
+        return dict(await self._read("count_pending", orjson.dumps(list(session_ids)).decode()))
+
     async def outline(self, session_id: str) -> Outline:
-        names = ("outline", "list_runs", "list_decisions", "list_annotations")
-        messages, runs, decisions, annotations = [await self._read(name, session_id) for name in names]
+        names = ("outline", "list_runs", "list_decisions", "list_annotations", "list_receipts")
+        messages, runs, decisions, annotations, receipts = [await self._read(name, session_id) for name in names]
         return Outline(
             tuple(map(message_from, messages)),
             tuple(map(run_from, runs)),
             tuple(map(decision_from, decisions)),
             tuple(map(annotation_from, annotations)),
+            tuple(map(receipt_from, receipts)),
         )
 
     async def messages(self, session_id: str, versions: Sequence[str]) -> list[MessageRecord]:
@@ -240,7 +228,7 @@ class SqliteStore:
             try:
                 if self._last is not None and batch.only_entries:
                     # One statement is a transaction of its own, and one call instead of three.
-                    await self._put_entries(db, batch)
+                    await put_entries(db, batch)
                     self._last = batch.number
                     return
                 await db.execute_fetchall(SQL["begin"])
@@ -248,7 +236,7 @@ class SqliteStore:
                     # The commit before this one failed or was torn down: the file knows whether it counts.
                     ((self._last,),) = await db.execute_fetchall(SQL["last_batch"])
                 if batch.number > self._last:
-                    await self._write(db, batch)
+                    await write(db, batch)
                 await db.execute_fetchall(SQL["commit"])
             except BaseException as error:
                 self._last = None
@@ -259,51 +247,6 @@ class SqliteStore:
                     raise unavailable(error, self.path) from error
                 raise
             self._last = max(self._last, batch.number)
-
-    async def _write(self, db: aiosqlite.Connection, batch: Batch) -> None:
-        if batch.trim is not None:
-            # First, so that what follows is written over the pages which this has wiped: they reach the disk once.
-            await db.execute_fetchall(SQL["trim_journal"], (batch.trim,))
-            await db.execute_fetchall(SQL["trim_erased"], (batch.trim,))
-            await db.execute_fetchall(SQL["trim_erasures"], (batch.trim,))
-        if batch.entries and (batch.trim is None or batch.trim < batch.number):
-            await self._put_entries(db, batch)
-        await self._put(db, "put_sessions", batch.sessions, session_row)
-        await self._put(db, "put_messages", batch.messages, message_row)
-        await self._put(db, "put_runs", batch.runs, run_row)
-        await self._put(db, "put_decisions", batch.decisions, decision_row)
-        await self._put(db, "put_annotations", batch.annotations, annotation_row)
-        if batch.unannotated:
-            await db.executemany(SQL["drop_annotation"], batch.unannotated)
-        if batch.segments:
-            # A lazy map: rows are packed and compressed in the writer's thread.
-            await db.executemany(SQL["put_segment"], map(segment_row, batch.segments))
-        for what in batch.erased:
-            await self._erase(db, batch.number, what)
-        for session_id in batch.deleted:
-            for name in _ERASURE:
-                await db.execute_fetchall(SQL[name], (session_id,))
-            await db.execute_fetchall(SQL["put_erased"], (session_id, batch.number))
-        if batch.trim is not None or not batch.entries:
-            await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
-
-    async def _erase(self, db: aiosqlite.Connection, number: int, what: Erasure) -> None:
-        place, text = (what.session, what.message), erasure_text(what)
-        runs = orjson.dumps(what.runs + what.near).decode()
-        await db.execute_fetchall(SQL["erase_content"], (what.session, text, what.before, runs))
-        await db.execute_fetchall(SQL["erase_decisions_of_message"], place)
-        if what.deleted:
-            await db.execute_fetchall(SQL["erase_annotations_of_message"], place)
-            await db.execute_fetchall(SQL["erase_bodies"], place)
-        await db.execute_fetchall(SQL["put_erasure"], (number, what.session, text))
-
-    async def _put_entries(self, db: aiosqlite.Connection, batch: Batch) -> None:
-        """One call; like the segments, the row is made in the writer's thread."""
-        await db.executemany(SQL["put_journal"], starmap(journal_row, ((batch.number, batch.entries),)))
-
-    async def _put(self, db: aiosqlite.Connection, name: str, records: Sequence[_T], row: Callable[[_T], Row]) -> None:
-        for statement, values in in_blocks(name, records, row):
-            await db.executemany(statement, values)
 
     async def _expire(self, before: int) -> int:
         async with self._turn:

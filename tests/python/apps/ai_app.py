@@ -16,12 +16,21 @@ from typing import Any
 import ai
 import pydantic
 import uvicorn
-from ai.ui.ai_sdk import UI_MESSAGE_STREAM_HEADERS, UIMessage, to_messages, to_sse, to_stream, to_ui_messages
+from ai.ui.ai_sdk import (
+    UI_MESSAGE_STREAM_HEADERS,
+    UIMessage,
+    apply_approvals,
+    to_messages,
+    to_sse,
+    to_stream,
+    to_ui_messages,
+)
 from ai.ui.ai_sdk.ui_events import UIDataEvent
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
 from strandline import Run, Strandline, ui_stream
+from strandline.agents.sources.sse import ui_message_body
 from strandline.http.auth import Auth
 
 
@@ -63,7 +72,17 @@ async def wait() -> str:
     return "never"
 
 
-agent = ai.Agent(tools=[weather, broken, count, wait])
+paid: list[int] = []
+
+
+@ai.tool(require_approval=True)
+async def pay(sum: int) -> str:
+    """Pays."""
+    paid.append(sum)
+    return f"paid {sum}"
+
+
+agent = ai.Agent(tools=[weather, broken, count, wait, pay])
 
 QUESTION, AGAIN = ai.user_message("weather?"), ai.user_message("and now?")
 REPLY = [
@@ -73,16 +92,33 @@ REPLY = [
     ),
     ai.assistant_message("It is ", "clear. 🦩"),
 ]  # fmt: skip
+PAYING = ai.assistant_message(
+    "Let me.",
+    ai.testing.tool_call(pay, sum=5).model_copy(update={"tool_call_id": "c1"}),
+    ai.testing.tool_call(pay, sum=900).model_copy(update={"tool_call_id": "c2"}),
+)
 MODEL = ai.testing.FakeModel(
     # The second answer is only given if the history that it is asked with is the first one, word for word.
     [QUESTION, *REPLY, AGAIN, ai.assistant_message("Still clear.")],
     [ai.user_message("a picture?"), ai.assistant_message("Here.", ai.file_part(b"\x89PNG", media_type="image/png"))],
     [ai.user_message("wait"), ai.assistant_message("Waiting.", ai.testing.tool_call(wait))],
+    [ai.user_message("pay"), PAYING, ai.user_message("and now?"), ai.assistant_message("Nothing paid.")],
+)
+GOING_ON = ai.testing.FakeModel(
+    # The package flags what it goes on with, which its fake takes for another message.
+    [ai.user_message("pay"), PAYING.model_copy(update={"replay": True}), ai.assistant_message("Paid, in part.")]
 )
 
 
-def messages_of(ui_messages: list[Any]) -> list[ai.messages.Message]:
-    return to_messages([UIMessage.model_validate(message) for message in ui_messages])[0]
+def read(ui_messages: list[Any]) -> Any:
+    return to_messages([UIMessage.model_validate(message) for message in ui_messages])
+
+
+async def deferring(events: Any) -> AsyncIterator[Any]:
+    async for event in events:
+        if isinstance(event, ai.events.HookEvent) and event.hook.status == "pending":
+            ai.defer_hook(event.hook)
+        yield event
 
 
 async def user_of(request: Request) -> str:
@@ -98,9 +134,11 @@ async def reply(run: Run) -> AsyncIterator[Any]:
         made = [UIDataEvent("mark", {"n": None}, id="x"), UIDataEvent("mark", [Report(wind_speed=1, sky="s")], id="y")]
         yield ui_stream(made)
         return
-    messages = messages_of(run.messages)
-    async with agent.run(MODEL, messages) as stream:
-        yield ui_stream(to_sse(stream) if run.body.get("sse") else to_stream(stream))
+    messages, approvals = read(ui_message_body(run)["messages"])
+    async with agent.run(GOING_ON if approvals else MODEL, messages) as stream:
+        apply_approvals(approvals)
+        events = deferring(stream)
+        yield ui_stream(to_sse(events) if run.body.get("sse") else to_stream(events))
         said[run.session_id] = stream.messages[len(messages) :]
 
 
@@ -110,11 +148,12 @@ app = chat.app()
 @app.post("/producer")
 async def producer(request: Request) -> StreamingResponse:
     body = await request.json()
-    messages = messages_of(body["messages"])
+    messages, approvals = read(body["messages"])
 
     async def frames() -> AsyncIterator[str]:
-        async with agent.run(MODEL, messages) as stream:
-            async for frame in to_sse(stream):
+        async with agent.run(GOING_ON if approvals else MODEL, messages) as stream:
+            apply_approvals(approvals)
+            async for frame in to_sse(deferring(stream)):
                 yield frame
             said[body["id"]] = stream.messages[len(messages) :]
 
@@ -126,6 +165,7 @@ async def oracle(session: str) -> Any:
     shown = to_ui_messages(said.get(session, []))
     return {
         "closed": closed,
+        "paid": paid,
         "messages": [message.model_dump(mode="json", by_alias=True, exclude_none=True) for message in shown],
     }
 

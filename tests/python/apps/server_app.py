@@ -98,21 +98,20 @@ def recovering() -> FastAPI:
 
 def conversation() -> FastAPI:
     """Agents that do what the message to answer says, in JSON: count to ``count``, one word each ``pause`` ms; ask for
-    ``ask`` decisions and count on by ``more`` when those are made. They take what they are told on their way. ``reply``
-    ends with its process, ``again`` and ``onward`` are called again, and have somebody who counts beside them."""
+    ``ask`` decisions, the first of which expires in ``expires`` s, and count on by ``more`` when those are made. They
+    take what they are told on their way. ``reply`` ends with its process, ``again`` and ``onward`` are called again,
+    and have somebody who counts beside them, and asks in the middle where ``beside`` says so."""
     chat = made()
 
-    async def beside(run: Run) -> None:
-        for number in range(1, 6):
-            await run.text(f"{number} ")
-            await run.progress("count", number)
-            await asyncio.sleep(0.002)
-
-    async def converse(run: Run) -> None:
-        wish = {"count": 3, "pause": 1, "ask": 0, "more": 0}
+    def wish_of(run: Run) -> dict[str, Any]:
+        wish: dict[str, Any] = {"count": 3, "pause": 1, "ask": 0, "more": 0, "expires": None, "beside": False}
         for message in run.messages:
             if message["role"] == "user":
                 wish = json.loads(message["parts"][0]["text"])
+        return wish
+
+    async def converse(run: Run) -> None:
+        wish = wish_of(run)
         upto = wish["count"] + (wish["more"] if run.decisions else 0)
         parts = run.message["parts"]
         for decision in run.decisions:
@@ -129,20 +128,32 @@ def conversation() -> FastAPI:
             if number % 2:
                 await run.call_client_tool("where", {"number": number})
             else:
-                await run.request_approval("spend", {"number": number})
+                expires = None if number else wish["expires"]
+                await run.request_approval("spend", {"number": number}, expires_in=expires)
 
     @chat.agent
     async def reply(run: Run) -> None:
         await converse(run)
 
+    @chat.agent
+    async def beside(run: Run) -> None:
+        said = "".join(part.get("text", "") for part in run.message["parts"])
+        for number in range(len(said.split()) + 1, 6):
+            if number == 4 and wish_of(run)["beside"] and not run.decisions:
+                await run.call_client_tool("look", {"number": number})
+                return
+            await run.text(f"{number} ")
+            await run.progress("count", number)
+            await asyncio.sleep(0.002)
+
     @chat.agent(recover="restart")
     async def again(run: Run) -> None:
-        await run.spawn(beside, name="beside")
+        await run.spawn(beside)
         await converse(run)
 
     @chat.agent(recover="continue")
     async def onward(run: Run) -> None:
-        handle = await run.spawn(beside, name="beside")
+        handle = await run.spawn(beside)
         await converse(run)
         await handle.result()
 

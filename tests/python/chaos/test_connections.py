@@ -7,8 +7,9 @@ import math
 import random
 from collections.abc import Callable
 
-from wires import LOAD_APP, Wire, ask, asking, descriptors, head, inside, numbers, resident, resume
+from wires import LOAD_APP, Wire, ask, descriptors, head, inside, resident, resume
 
+from replies import asking, numbers
 from server_process import ServerProcess
 from strandline.testing import until
 

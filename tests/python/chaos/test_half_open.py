@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wires import LOAD_APP, SHIM, ask, flood, get, held, inside, resume, text_in
+from wires import LOAD_APP, ask, flood, get, held, inside, resume
 
+from replies import SHIM, text_in
 from server_process import ServerProcess
 from strandline.testing import until
 

@@ -9,11 +9,12 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-from crash_readers import Reading, Visitor, numbers
+from crash_readers import Reading, Visitor
 from forking import Aim, Nursery
 from mortal import MortalServer
 from witness import Acknowledged, Log, Tally, Witness
 
+from replies import numbers
 from strandline.testing import until
 
 STATEMENTS = (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from wires import LOAD_APP, ask, history, resume, text_of
+from wires import LOAD_APP, ask, history, resume
 
+from replies import text_of
 from server_process import ServerProcess
 
 Serve = Callable[..., ServerProcess]

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from wires import LOAD_APP, ask, get, history, inside, numbers, resident, resume, text_in, text_of
+from wires import LOAD_APP, ask, get, history, inside, resident, resume
 
+from replies import numbers, text_in, text_of
 from server_process import ServerProcess
 from strandline.testing import until
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rig import Rig, running
 from strandline import Run
+from strandline.testing import until
 
 Scale = Callable[[int, int], int]
 
@@ -78,6 +79,6 @@ async def at_rest(rig: Rig, chat: str) -> int:
     await rig.passing(lambda: not rig.sessions.in_memory())
     await rig.clock.advance(BRIEF["reader_memory"])
     rig.store.committed.clear()
-    gc.collect()
-    assert len(rig.sessions.reachable()) <= 1
+    # What a thread of the store or a task that has just ended holds it lets go of in a moment; what leaks it does not.
+    await until(lambda: gc.collect() >= 0 and len(rig.sessions.reachable()) <= 1)
     return sys.getallocatedblocks()

@@ -13,12 +13,13 @@ from typing import Any
 
 import orjson
 import pytest
-from crash_readers import Reading, Visitor, asking, numbers
+from crash_readers import Reading, Visitor
 from forking import Nursery
 from mortal import MortalServer
 from store_samples import command, locked
 from witness import Acknowledged, Log, Tally, Witness
 
+from replies import asking, numbers
 from strandline.stores.inspect import Inspector
 from strandline.testing import until
 

@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 
-from wires import LOAD_APP, SHIM, Wire, ask, history, inside, numbers, resume, text_in, text_of
+from wires import LOAD_APP, Wire, ask, history, inside, resume
 
+from replies import SHIM, numbers, text_in, text_of
 from server_process import ServerProcess
 from strandline.testing import until
 

@@ -8,8 +8,9 @@ import json
 import signal
 from collections.abc import Callable
 
-from wires import LOAD_APP, SHIM, Wire, ask, asking, head, history, numbers, resume, text_of
+from wires import LOAD_APP, Wire, ask, head, history, resume
 
+from replies import SHIM, asking, numbers, text_of
 from server_process import ServerProcess
 from strandline.testing import until
 

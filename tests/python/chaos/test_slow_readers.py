@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wires import LINE, LOAD_APP, ask, flood, get, history, inside, numbers, resident, resume, text_in, text_of
+from wires import LINE, LOAD_APP, ask, flood, get, history, inside, resident, resume
 
+from replies import numbers, text_in, text_of
 from server_process import ServerProcess
 from strandline.testing import until
 

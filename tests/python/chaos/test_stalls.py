@@ -7,8 +7,9 @@ import re
 import signal
 from collections.abc import Callable
 
-from wires import LOAD_APP, Wire, ask, flood, get, numbers, resume
+from wires import LOAD_APP, Wire, ask, flood, get, resume
 
+from replies import numbers
 from server_process import ServerProcess
 from strandline.testing import until
 
@@ -46,14 +47,18 @@ async def test_an_agent_that_blocks_is_named_and_the_others_go_on(serve: Serve, 
 
     # In a task that the agent has begun itself, it is the line that names it.
     assert (await (await ask(server, "spins", f"spin {seconds}")).end()).text == numbers(2)
-    await until(lambda: server.said().count("loop-goes-on") == 2)
-    log = server.said()
-    assert log.count("loop-blocked") == 2
-    assert log.count(f"run {run} of session blocks") == 2
-    assert "time.sleep(float(many))" in log
-    assert "in spinning" in log
-    for stood in re.findall(r"it stood still for ([\d.]+) s", log):
+    # Each is blamed once, and no longer than it took; a machine that is busy may make the loop stand still besides.
+    spinning = re.compile(r"because of (\S+?)\. Something.*(?:\n .*)*in spinning")
+    await until(lambda: spinning.search(server.said()))
+    (spinner,) = spinning.findall(server.said())
+    for culprit in (f"run {run} of session blocks", spinner):
+        went_on = re.compile(rf"it stood still for ([\d.]+) s, in {re.escape(culprit)}$", re.MULTILINE)
+        await until(lambda went_on=went_on: went_on.search(server.said()))
+        (stood,) = went_on.findall(server.said())
         assert seconds <= float(stood) < seconds + 5
+        assert server.said().count(f"because of {culprit}.") == 1
+    log = server.said()
+    assert "time.sleep(float(many))" in log
     assert "reader-dropped" not in log
     assert not (idle.over or idle.cut)
     idle.close()

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from replies import Sent, asking
 from server_process import APP, ServerProcess
-from strandline.testing import Frame, FrameReader, fold_frames
+from strandline.testing import Frame, FrameReader
 
 LOAD_APP = APP.with_name("load_app.py")
 
@@ -25,26 +26,10 @@ _ATTACH_FILTER = 26
 _RETURN = 6
 """The one instruction of that filter: let 0 bytes through."""
 
-SHIM = {"Strandline-Client": "shim/0.1.0; ai=7"}
-
-
-def numbers(upto: int) -> str:
-    """What an agent says that counts."""
-    return "".join(f"{number} " for number in range(1, upto + 1))
-
 
 def flood(lines: int) -> str:
     """What ``flood`` says (apps/load_app.py)."""
     return "0\n" + "".join(f"{number} ".ljust(LINE - 1, "x") + "\n" for number in range(1, lines + 1))
-
-
-def text_of(message: Any) -> str:
-    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
-
-
-def asking(chat: str, text: str, id: str = "u1") -> dict[str, Any]:
-    message = {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
-    return {"id": chat, "messages": [message], "trigger": "submit-message"}
 
 
 def resident(server: ServerProcess) -> int:
@@ -68,7 +53,7 @@ def held(server: ServerProcess, wire: Wire) -> bool:
     return any(row[1:3] == ends and row[9] != "0" for row in rows)  # inode 0: nobody's any more
 
 
-class Wire:
+class Wire(Sent):
     """A request and its response. Nothing is read but by ``take``, ``end`` and ``follow``.
 
     ``over``: the response has come to its proper end. ``cut``: the connection has ended without.
@@ -194,20 +179,6 @@ class Wire:
         return self._reader.comments
 
     @property
-    def cursor(self) -> str | None:
-        return next((frame.cursor for frame in reversed(self.frames) if frame.cursor), None)
-
-    @property
-    def shown(self) -> list[Frame]:
-        """What a client may go by: a snapshot only counts with its last frame (PROTOCOL §3.6)."""
-        whole = max((index for index, frame in enumerate(self.frames, 1) if frame.cursor), default=0)
-        return self.frames[:whole]
-
-    @property
-    def text(self) -> str:
-        return text_in(self.shown)
-
-    @property
     def json(self) -> Any:
         return json.loads(self.plain)
 
@@ -243,10 +214,6 @@ class Wire:
         if self.status == 200:
             self._reader.feed(bytes(body))
         self.plain += b"" if self.status == 200 else body
-
-
-def text_in(frames: list[Frame]) -> str:
-    return text_of({"parts": fold_frames(frames).parts()})
 
 
 def head(method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> bytes:

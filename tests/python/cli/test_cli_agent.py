@@ -26,7 +26,7 @@ def test_it_waits_for_its_server_and_answers_until_it_is_ended(folder: Path) -> 
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     with command("agent", "agent:count", "--name", "counter", "--url", api, cwd=folder) as worker:
-        worker.says(r"Answering as counter for http://")
+        worker.says(r"Asking http://\S+ for the runs of counter")
         with server("serve", "main:app", cwd=folder, port=port):
             message = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "count to 5 every 1 ms"}]}
             body = {"id": "c", "messages": [message], "trigger": "submit-message"}
@@ -43,6 +43,10 @@ def test_a_server_that_refuses_ends_it(folder: Path) -> None:
         refused = run("agent", "agent:count", "--url", served.api, cwd=folder)
         assert refused.returncode == 3
         assert "There is no such remote agent" in refused.stderr
+        assert "prefix" not in refused.stderr
+        astray = run("agent", "agent:count", "--url", served.api.removesuffix("/api"), cwd=folder)
+        assert astray.returncode == 3
+        assert "HTTP 404" in astray.stderr and "Is the prefix of the API missing" in astray.stderr
 
 
 @pytest.mark.parametrize(

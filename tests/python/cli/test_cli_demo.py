@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,70 @@ def test_a_database_that_cannot_be_made_is_refused(tmp_path: Path, say: Any) -> 
     code, _, err = say("demo", "--port", "0", "--no-browser", "--db", tmp_path / "absent" / "d.db")
     assert code == 3
     assert "The directory must exist" in err and "Traceback" not in err
+
+
+def reply(session: httpx.Client) -> dict[str, Any] | None:
+    """The last reply, once nothing is running."""
+    found: dict[str, Any] = session.get("/messages").raise_for_status().json()
+    return found["messages"][-1] if found["activeRun"] is None else None
+
+
+def words(message: dict[str, Any] | None) -> str:
+    return "".join(part["text"] for part in (message or {"parts": []})["parts"] if part["type"] == "text")
+
+
+@pytest.fixture
+def chat(tmp_path: Path) -> Iterator[tuple[str, httpx.Client]]:
+    """The API of a demo that runs, and its session ``s``."""
+    with (
+        server("demo", "--no-browser", cwd=tmp_path) as started,
+        httpx.Client(base_url=f"{started.api}/sessions/s", trust_env=False) as session,
+    ):
+        yield started.api, session
+
+
+@pytest.mark.parametrize(
+    ("said", "tool", "given", "approved", "answer"),
+    [
+        ("delete a b.txt", "delete_file", {"path": "a b.txt"}, True, "`delete_file` is done."),
+        ("send mail to Ada", "send_mail", {"to": "Ada", "subject": "Hello from the demo"}, False, "was not called"),
+    ],
+)
+def test_it_asks_and_goes_on_when_somebody_has_decided(
+    chat: tuple[str, httpx.Client], said: str, tool: str, given: Any, approved: bool, answer: str
+) -> None:
+    api, session = chat
+    post(api, "s", "m", said, whole=True)
+    (decision,) = session.get("/decisions").json()["decisions"]
+    assert (decision["kind"], decision["tool"], decision["input"]) == ("approval", tool, given)
+    assert answer not in words(reply(session))
+    session.post(f"/decisions/{decision['id']}", json={"approved": approved}).raise_for_status()
+    went_on = until("the rest of the reply", lambda: reply(session))
+    assert answer in words(went_on)
+    (call,) = [part for part in went_on["parts"] if part["type"] == f"tool-{tool}"]
+    assert call["state"] == ("output-available" if approved else "output-denied")
+
+
+def test_a_plan_heeds_what_it_is_told(chat: tuple[str, httpx.Client]) -> None:
+    api, session = chat
+    post(api, "s", "m", "plan 2 days in Rome")
+    note = {"id": "n", "role": "user", "parts": [{"type": "text", "text": "more art"}]}
+    session.post("/steer", json={"message": note}).raise_for_status()
+    plan = until("the plan", lambda: reply(session))
+    assert [part["id"] for part in plan["parts"] if part["type"] == "steering-message"] == ["n"]
+    assert re.search(r"Noted, from day (1|2) on.*Day 2.*As you wished: \*more art\*\.\s*$", words(plan), re.DOTALL)
+
+
+def test_research_is_done_by_two_agents_beside_it(chat: tuple[str, httpx.Client]) -> None:
+    api, session = chat
+    post(api, "s", "m", "research tides", whole=True)
+    assert "2 of 2 came back" in words(reply(session))
+    beside = session.get("/messages").json()["spawned"]
+    assert [each["agent"] for each in beside] == ["web", "archive"]
+    for each, pages in zip(beside, (12, 8), strict=True):
+        (progress,) = [part["data"] for part in each["message"]["parts"] if part["type"] == "data-progress"]
+        assert progress == {"label": "Pages read", "done": pages, "of": pages}
+        assert words(each["message"]).startswith(f"{pages} pages about tides")
 
 
 def test_what_it_says_the_agent_understands_is_what_the_agent_says() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from strandline.core.events import Event, MessageCreated, RunEnded, RunQueued, RunStarted
+from strandline.core.project import project as change_by
 from strandline.core.records import SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import Change, SessionState
@@ -44,7 +45,7 @@ def project(state: SessionState, *events: Event, absorb: bool = False) -> Change
     contents: Mapping[str, Any] = {
         event.message: (({"type": "text", "text": "so"},), None) for event in events if isinstance(event, RunEnded)
     }
-    change = state.project(events, contents)
+    change = change_by(state, events, contents)
     if absorb:
         state.absorb(change)
     return change

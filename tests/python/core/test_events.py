@@ -8,7 +8,6 @@ import pytest
 
 from strandline.codecs import native
 from strandline.core.events import (
-    KINDS,
     Annotated,
     AnnotationRemoved,
     Appended,
@@ -32,6 +31,7 @@ from strandline.core.events import (
     StopRequested,
     run_of,
 )
+from strandline.core.plain import KINDS
 from strandline.core.run import Status
 
 PARTS: Any = ({"type": "text", "text": "ä"},)

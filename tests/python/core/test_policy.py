@@ -8,6 +8,7 @@ from session_samples import HELLO, answered, begun, created, empty, ended, play,
 from strandline.core.events import DecisionMade, DecisionRequested, RunEnded, RunQueued
 from strandline.core.intake import Incoming, Start
 from strandline.core.policy import POLICIES, Admission, Occupied, Policy, Told, admit
+from strandline.core.project import project as change_by
 from strandline.core.run import Status
 from strandline.core.session import SessionState
 
@@ -93,11 +94,12 @@ def test_a_turn_does_not_come_while_a_decision_before_it_is_pending() -> None:
     assert state.turn() is None
     made = DecisionMade(14, "user:ann", "d1", "r1", "v-r1", "a-r1", "denied", ())
     going_on = RunQueued(14, "user:ann", "r1b", "v-r1", "a-r1", "v-u1", "reply", parent_run="r1")
-    state.absorb(state.project([made, going_on, begun("r1b")], {"v-r1": ((), None)}))
+    state.absorb(change_by(state, [made, going_on, begun("r1b")], {"v-r1": ((), None)}))
     # What goes on with the earlier reply stands before those that came while it was written.
     assert (state.current(), state.turn()) == (state.runs["r1b"], None)
     state.absorb(
-        state.project(
+        change_by(
+            state,
             [RunEnded(15, "agent:reply", "r1b", "v-r1", "a-r1", Status.COMPLETED, "completed")],
             {"v-r1": ((), None)},
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from session_samples import HELLO, OTHER, answered, begun, created, empty, ended, play, project, queued
 
+from strandline.core.project import IllegalTransition
 from strandline.core.run import ACTIVE, TRANSITIONS, Status, may
-from strandline.core.session import IllegalTransition
 
 
 def test_the_first_message_gives_the_title_and_the_path() -> None:

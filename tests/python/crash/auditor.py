@@ -6,20 +6,39 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
-from crash_readers import counted, text_of
 from talkers import Client, Ledger, Wish
 
+from log_tree import LogTree
+from replies import counted, text_of
 from strandline.core.message import FoldState
+from strandline.core.offset import parse
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.stores.inspect import Inspector
 
-AGAIN = ("send", "steer", "decide", "regenerate", "edit", "patch", "delete", "annotate", "take back")
-"""What a client sends again that was not answered. A stop without a name and a switch would mean another thing."""
+AGAIN = (
+    "send",
+    "steer",
+    "decide",
+    "answer",
+    "resume",
+    "regenerate",
+    "edit",
+    "patch",
+    "delete",
+    "annotate",
+    "take back",
+)
+"""What a client sends again that was not answered. A stop and a switch would mean another thing by now."""
+
+DECIDING = ("decide", "answer", "resume")
+OUTCOMES = {"approved", "denied", "output", "error"}
+"""Of what somebody has decided."""
 
 
 class Log:
@@ -27,9 +46,15 @@ class Log:
 
     def __init__(self, path: str, chat: str) -> None:
         with Inspector(path) as inspector:
-            self.lines = inspector.events(chat)
-            self.messages: dict[str, MessageRecord] = {each.version: each for each in inspector.messages(chat)}
-            self.runs: dict[str, RunRecord] = {each.id: each for each in inspector.runs(chat)}
+            while True:
+                self.lines = inspector.events(chat)
+                self.messages: dict[str, MessageRecord] = {each.version: each for each in inspector.messages(chat)}
+                self.runs: dict[str, RunRecord] = {each.id: each for each in inspector.runs(chat)}
+                record = inspector.session(chat)
+                assert record is not None
+                if record.last_seq <= len(self.lines):
+                    break  # else a row was written after the events were read
+        self.leaf = record.leaf
         self.events: list[dict[str, Any]] = [orjson.loads(line) for _, line in self.lines]
         self.folds: dict[str, FoldState] = {}
         self.ended: dict[str, dict[str, Any]] = {}
@@ -38,9 +63,30 @@ class Log:
         self.made: Counter[str] = Counter()
         self.created: Counter[str] = Counter()
         self.erased: set[str] = set()
+        self.said: dict[str, list[dict[str, Any]]] = {}
+        """What the message of a run said when that ended."""
+        self.decided: dict[str, list[list[dict[str, Any]]]] = {}
+        """The same, and what it said after each decision about it."""
+        self.reset: set[str] = set()
         assert [seq for seq, _ in self.lines] == list(range(1, len(self.lines) + 1)), "a hole, or a number twice"
+        self.tree = self.tree_at(0)
+        self.leaves: list[str | None] = []
+        """Where the path led after each event."""
         for (seq, _), event in zip(self.lines, self.events, strict=True):
             self._take(seq, event)
+            self.tree.take(event)
+            self.leaves.append(self.tree.leaf)
+
+    def tree_at(self, seq: int) -> LogTree:
+        """The branches as they were after this event."""
+        tree = LogTree({each.version: (each.parent, each.role) for each in self.messages.values()})
+        for event in self.events[:seq]:
+            tree.take(event)
+        return tree
+
+    def goes_on(self, run: RunRecord) -> bool:
+        """Whether it goes on with the message of its parent."""
+        return run.parent_run is not None and self.runs[run.parent_run].message == run.message
 
     def _take(self, seq: int, event: dict[str, Any]) -> None:
         run, message = event.get("run"), event.get("message")
@@ -57,6 +103,7 @@ class Log:
                 self.started[event["run"]] = seq
             case "message-reset":
                 self.folds[event["message"]] = FoldState()
+                self.reset.add(event["message"])
             case "decision-made":
                 self.made[event["decision"]] += 1
         if event["type"] in ("appended", "decision-made"):
@@ -66,6 +113,16 @@ class Log:
             assert run not in self.ended, f"something after the end of {run}: {event}"
         if event["type"] == "run-ended":
             self.ended[event["run"]] = event
+            self.said[event["run"]] = list(self.folds.get(str(message), FoldState()).parts())
+            self.decided[event["run"]] = [self.said[event["run"]]]
+        if event["type"] == "decision-made" and str(message) in self.folds:  # else it was erased
+            self.decided.setdefault(event["asked_by"], []).append(list(self.folds[str(message)].parts()))
+
+    def takes_back(self, run: str) -> bool:
+        """Whether something that the message of a run has said was taken back, and logged so."""
+        message = self.messages[self.runs[run].message]
+        writers = {each.id for each in self.runs.values() if each.message == message.version}
+        return message.deleted or message.version in self.reset or bool(self.erased & writers)
 
 
 class Auditor:
@@ -94,9 +151,37 @@ class Auditor:
             return
         before = wish.answer
         again = await self._client.grant(Wish(wish.kind, wish.about, wish.method, wish.path, wish.body, wish.headers))
+        if again.status in (404, 409) and wish.kind in DECIDING:
+            message = before.get("messageId") or self._ledger.asked[wish.about]
+            assert message in self._removed(Log(self._path, self._ledger.chat)), (wish, again)
+            return
         assert again.granted, (wish, again)
-        if wish.kind != "decide" or before["run"] is not None:
+        if "steered" in before:
+            assert again.answer == before, (wish, again)
+        elif wish.kind not in DECIDING or before.get("run") is not None:
             assert again.answer["run"] == before["run"], (wish, again)
+
+    def _removed(self, log: Log) -> set[str]:
+        """What was deleted, and with it what was spawned beside it."""
+        beside = {message.message_id for message in log.messages.values() if message.spawned and message.deleted}
+        return self._ledger.removed | beside
+
+    async def still(self) -> None:
+        """Until nobody writes, and nothing waits that has expired; what waits behind a decision does not begin."""
+        deadline = asyncio.get_running_loop().time() + 20
+        while True:
+            seen = await self._client.get(self._url)
+            running = any(run["status"] == "running" for run in seen["runs"])
+            overdue = any((each["expiresAt"] or 2**63) <= time.time() * 1000 for each in seen["decisions"])
+            if not running and not overdue and (seen["decisions"] or not seen["active"]):
+                return
+            assert asyncio.get_running_loop().time() < deadline, (
+                "stuck",
+                seen["active"],
+                seen["decisions"],
+                seen["runs"],
+            )
+            await asyncio.sleep(0.005)
 
     async def settle(self) -> None:
         """Decide what waits until nothing does: nothing stays at work for ever, or waits for nothing."""
@@ -119,9 +204,11 @@ class Auditor:
         history = await self._client.get(f"/api/chat/{self._ledger.chat}/messages")
         log = Log(self._path, self._ledger.chat)
         self._once(log, seen)
+        self._paths(log, seen, history, quiet=quiet)
         self._texts(log, quiet=quiet)
         self._gone(log, [seen, history])
         self._sent(log)
+        self._stopped(log)
         await self._decided(log, quiet=quiet)
         await self._annotated(seen)
         if quiet:
@@ -136,8 +223,43 @@ class Auditor:
         assert max(log.created.values(), default=0) <= 1
         keys = Counter(run.key for run in log.runs.values() if run.key is not None)
         assert max(keys.values(), default=0) <= 1, "two runs for one request"
-        beginnings = Counter(run.parent_run for run in log.runs.values() if run.parent_run and not run.spawned)
+        beginnings = Counter(run.parent_run for run in log.runs.values() if log.goes_on(run))
         assert max(beginnings.values(), default=0) <= 1, "a reply went on twice"
+
+    def _paths(self, log: Log, seen: Any, history: Any, *, quiet: bool) -> None:
+        """The path, and what stands beside each message of it, are what the log says; a switch that was answered is in
+        it."""
+        ids = {message.version: message.message_id for message in log.messages.values()}
+        assert log.leaf == log.tree.leaf, "the path leads elsewhere than the log says"
+        tree = log.tree_at(parse(seen["cursor"]).seq)
+        path = tree.path()
+        shown = [seen["versions"].get(message["id"], message["id"]) for message in seen["messages"]]
+        assert shown == path, "another path than the log says"
+        groups = [(version, tree.beside(version)) for version in path]
+        assert seen["branches"] == {
+            ids[version]: {"index": beside.index(version), "count": len(beside), "versions": beside[-100:]}
+            for version, beside in groups
+            if len(beside) > 1
+        }
+        settled, whole = [message["id"] for message in history["messages"]], [ids[each] for each in log.tree.path()]
+        assert settled == whole[: len(settled)]
+        if quiet:
+            assert settled == whole and history["branches"] == seen["branches"]
+        for wish in self._ledger.granted("select"):
+            assert log.leaves[parse(wish.answer["cursor"]).seq - 1] == wish.answer["leaf"], (wish, "was taken back")
+
+    def _stopped(self, log: Log) -> None:
+        """A run whose end was told has that end (and says nothing after it: ``Log``), and does not go on."""
+        for wish in self._ledger.granted("stop"):
+            for told in wish.answer.get("runs", [wish.answer]):
+                if told["run"] is None:
+                    continue
+                end = log.ended.get(told["run"])
+                assert end is not None, (wish, "is at work again")
+                assert (end["status"], end.get("reason")) == (told["status"], told["reason"]), (wish, end)
+                assert log.events[parse(told["cursor"]).seq - 1] is end
+        stopped = {run for run, end in log.ended.items() if end["status"] == "stopped"}
+        assert not stopped & {run.parent_run for run in log.runs.values() if log.goes_on(run)}
 
     def _texts(self, log: Log, *, quiet: bool) -> None:
         """Each reply counts without a hole or a word twice, and its row is the fold of the log."""
@@ -154,7 +276,10 @@ class Auditor:
                 assert parts == ([] if fold is None else list(fold.parts())), "a row is not the fold of its log"
             last = runs[-1]
             if last.spawned:
-                assert upto == 5 or last.status.value in ("lost", "stopped"), (upto, last)
+                assert upto == (3 if last.status.value == "suspended" else 5) or last.status.value in (
+                    "lost",
+                    "stopped",
+                ), (upto, last)
             asked = log.messages.get(last.parent or "")
             if last.spawned or asked is None or asked.deleted or last.status.value != "completed":
                 continue
@@ -189,25 +314,36 @@ class Auditor:
         assert max(log.made.values(), default=0) <= 1, "decided twice"
         listed = (await self._client.get(f"{self._url}/decisions?all=true"))["decisions"]
         known = {each["id"]: each for each in listed}
+        for wish in self._ledger.granted(*DECIDING):
+            kept = known.get(wish.about)
+            if kept is not None and kept["messageId"] not in self._ledger.removed:
+                assert kept["outcome"] in OUTCOMES and kept["value"] == wish.says, (wish, kept)
+                # While something else of the message is pending there is no such run.
+                went_on = log.runs.get(wish.answer.get("run") or wish.answer.get("runId", ""))
+                assert went_on is None or went_on.parent_run == kept["run"], (wish, went_on)
         for wish in self._ledger.wishes:
             if wish.kind != "decide" or not wish.status:
                 continue
             told = wish.answer.get("decision")
             if told is None:
                 continue
-            if told["messageId"] in self._ledger.removed:
+            if told["messageId"] in self._removed(log):
                 continue
             kept = known[wish.about]
             assert (kept["outcome"], kept["value"]) == (told["outcome"], told["value"]), (wish, kept)
             if wish.granted and wish.answer["run"] is not None:
                 assert log.runs[wish.answer["run"]].parent_run == kept["run"]
+        for each in listed:
+            assert each["outcome"] != "expired" or each["expiresAt"] <= each["at"], f"{each} has expired too early"
         if not quiet:
             return
-        went_on = {run.parent_run for run in log.runs.values() if not run.spawned}
+        went_on = {run.parent_run for run in log.runs.values() if log.goes_on(run)}
         for run in log.runs.values():
-            outcomes = [each["outcome"] for each in listed if each["run"] == run.id]
-            if run.status.value == "suspended" and outcomes and not {"superseded", "expired", None} & set(outcomes):
+            outcomes = {each["outcome"] for each in listed if each["run"] == run.id}
+            if outcomes & OUTCOMES and outcomes <= {*OUTCOMES, "expired"}:
                 assert run.id in went_on, f"{run} was decided and did not go on"
+            elif outcomes == {"expired"}:
+                assert run.id not in went_on, f"nobody has decided, and {run} went on"
 
     async def _annotated(self, seen: Any) -> None:
         taken = {wish.about for wish in self._ledger.wishes if wish.kind == "take back"}

@@ -9,33 +9,12 @@ from typing import Any
 
 import httpx
 
+from replies import Sent, asking
 from server_process import ServerProcess
-from strandline.testing import Frame, FrameReader, fold_frames, until
-
-SHIM = {"Strandline-Client": "shim/0.1.0; ai=7"}
+from strandline.testing import Frame, FrameReader, until
 
 
-def numbers(upto: int) -> str:
-    return "".join(f"{number} " for number in range(1, upto + 1))
-
-
-def counted(text: str) -> int:
-    """How far a count has come; fails when a number is missing, doubled or out of order."""
-    upto = len(text.split())
-    assert text == numbers(upto), text[:200]
-    return upto
-
-
-def text_of(message: Any) -> str:
-    return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
-
-
-def asking(chat: str, text: str, id: str = "u1") -> dict[str, Any]:
-    message = {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
-    return {"id": chat, "messages": [message], "trigger": "submit-message"}
-
-
-class Reading:
+class Reading(Sent):
     """One connection, read in the background until it ends or is cut. ``before``: what its client had already."""
 
     def __init__(
@@ -78,20 +57,6 @@ class Reading:
         return self._task.done()
 
     @property
-    def cursor(self) -> str | None:
-        return next((frame.cursor for frame in reversed(self.frames) if frame.cursor), None)
-
-    @property
-    def shown(self) -> list[Frame]:
-        """What a client may go by: a snapshot only counts with its last frame (PROTOCOL §3.6)."""
-        whole = max((index for index, frame in enumerate(self.frames, 1) if frame.cursor), default=0)
-        return self.frames[:whole]
-
-    @property
-    def text(self) -> str:
-        return text_in(self.shown)
-
-    @property
     def code(self) -> str:
         assert self.headers["content-type"] == "application/problem+json", self.body
         return str(json.loads(self.body)["code"])
@@ -109,10 +74,6 @@ class Reading:
         await until(lambda: self.over, timeout)
         self._task.result()
         return self
-
-
-def text_in(frames: list[Frame]) -> str:
-    return text_of({"parts": fold_frames(frames).parts()})
 
 
 class Visitor:

@@ -7,10 +7,13 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+
+from asking import answering
 
 POLICIES = ("interrupt", "queue", "concurrent", "steer", "reject")
 AGENTS = ("reply", "again", "onward")
@@ -36,7 +39,7 @@ class Cut(Exception):
 @dataclass(slots=True)
 class Wish:
     """One request that changes something. ``answer``: what it was answered, as soon as it was; ``about``: the message,
-    decision or annotation."""
+    decision or annotation; ``says``: the value of the decision."""
 
     kind: str
     about: str
@@ -46,6 +49,7 @@ class Wish:
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 0
     answer: dict[str, Any] = field(default_factory=dict)
+    says: dict[str, Any] | None = None
 
     @property
     def granted(self) -> bool:
@@ -55,14 +59,18 @@ class Wish:
 class Ledger:
     """What was wished in one conversation, in the order of each talker, and what came of it.
 
-    secrets: words that were in messages, by message id, those that must be gone by now in ``erased``.
+    policies: what its people may ask for. secrets: words that were in messages, by message id, those that must be gone
+    by now in ``erased``.
     """
 
-    def __init__(self, chat: str) -> None:
+    def __init__(self, chat: str, policies: Sequence[str] = POLICIES) -> None:
         self.chat = chat
+        self.policies = policies
         self.wishes: list[Wish] = []
         self.said: dict[str, str] = {}
         self.erased: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        """By decision, the message that asked."""
 
     def granted(self, *kinds: str) -> list[Wish]:
         return [wish for wish in self.wishes if wish.kind in kinds and wish.granted]
@@ -92,12 +100,19 @@ class Client:
     async def grant(self, wish: Wish) -> Wish:
         """Send a wish (again)."""
         try:
-            answer = await self._http.request(wish.method, wish.path, json=wish.body, headers=wish.headers)
+            request = self._http.stream(wish.method, wish.path, json=wish.body, headers=wish.headers)
+            async with request as answer:
+                if answer.headers.get("content-type", "").startswith("text/event-stream"):
+                    # The first of a stream says that it is done.
+                    told = {"run": answer.headers.get("strandline-run")}
+                else:
+                    content = await answer.aread()
+                    told = json.loads(content) if content else {}
         except httpx.TransportError:
             raise Cut from None
-        wish.status, wish.answer = answer.status_code, answer.json() if answer.content else {}
+        wish.status, wish.answer = answer.status_code, told
         if not wish.granted:
-            if wish.kind in ("decide", "take back") and wish.status == 404:
+            if wish.kind in ("decide", "resume", "take back") and wish.status == 404:
                 return wish  # it went with its message
             assert wish.status in (409, 429) and wish.answer["code"] in REFUSALS, (wish, "was refused")
         return wish
@@ -130,7 +145,8 @@ class Talker:
         acts = {
             self._send: 6,
             self._steer: 4,
-            self._decide: 8,
+            self._decide: 6,
+            self._answer: 4,
             self._regenerate: 2,
             self._edit: 2,
             self._select: 2,
@@ -145,7 +161,7 @@ class Talker:
     # ------------------------------------------------------------------ acts
 
     async def _send(self) -> None:
-        policy = self._chance.choice(POLICIES)
+        policy = self._chance.choice(self._ledger.policies)
         message = self._message(self._name_one("u"))
         wish = await self._wish("send", message["id"], "POST", "messages", {"message": message, "submit": policy})
         if wish.granted and "steered" not in wish.answer:
@@ -168,11 +184,43 @@ class Talker:
         )
         self._chance.shuffle(answers)
         path = f"decisions/{asked['id']}"
-        devices = [self._wish("decide", asked["id"], "POST", path, answer) for answer in answers]
+        devices = [self._wish("decide", asked["id"], "POST", path, answer, says=answer) for answer in answers]
         ends = await asyncio.gather(*devices, return_exceptions=True)
         for end in ends:
             if isinstance(end, BaseException):
                 raise end
+
+    async def _answer(self) -> None:
+        """As the chats of either library do: with the whole reply, or with what it was interrupted for."""
+        seen = await self._seen()
+        pending = {(each["messageId"], each["toolCallId"]): each for each in seen["decisions"]}
+        waiting = [
+            (message, pending[message["id"], part["toolCallId"]])
+            for message in seen["messages"]
+            for part in message["parts"]
+            if (message["id"], part.get("toolCallId")) in pending
+        ]
+        if not waiting:
+            return
+        message, asked = waiting[0]
+        self._ledger.asked[asked["id"]] = message["id"]
+        approves = asked["kind"] == "approval"
+        says = {"approved": self._chance.random() < 0.5} if approves else {"output": self._name_one("o")}
+        if self._chance.random() < 0.5:
+            copy = answering(message, says)
+            body = {"id": self._ledger.chat, "messages": [copy], "messageId": message["id"]}
+            body["trigger"] = "submit-message"
+            await self._wish("answer", asked["id"], "POST", "/api/chat", body, says=says)
+        else:
+            payload = says if approves else says["output"]
+            entry = {"interruptId": asked["id"], "status": "resolved", "payload": payload}
+            body = {
+                "threadId": self._ledger.chat,
+                "runId": self._name_one(self._ledger.chat),
+                "messages": [],
+                "resume": [entry],
+            }
+            await self._wish("resume", asked["id"], "POST", "/api/tanstack", body, says=says)
 
     async def _regenerate(self) -> None:
         if self._plain:
@@ -242,13 +290,22 @@ class Talker:
             await self._wish("take back", id, "DELETE", f"annotations/{id}")
 
     async def _stop(self) -> None:
-        await self._wish("stop", "", "POST", "stop", {})
+        """The newest one, one that was seen at work, or all."""
+        active = (await self._seen())["active"]
+        named = [{"run": self._chance.choice(active)["run"]}] if active else []
+        await self._wish("stop", "", "POST", "stop", self._chance.choice([{}, {"all": True}, *named, *named]))
 
     # ------------------------------------------------------------------ how
 
-    async def _wish(self, kind: str, about: str, method: str, path: str, body: Any = None) -> Wish:
-        key = {"Idempotency-Key": self._name_one("k"), "Strandline-Agent": self._chance.choice(AGENTS)}
-        wish = Wish(kind, about, method, f"/api/sessions/{self._ledger.chat}/{path}", body, key)
+    async def _wish(
+        self, kind: str, about: str, method: str, path: str, body: Any = None, says: dict[str, Any] | None = None
+    ) -> Wish:
+        """``path``: below the session, or with a leading slash of another wire."""
+        headers = {"Idempotency-Key": self._name_one("k"), "Strandline-Agent": self._chance.choice(AGENTS)}
+        if kind == "resume":
+            headers["Prefer"] = "respond-async"
+        whole = path if path.startswith("/") else f"/api/sessions/{self._ledger.chat}/{path}"
+        wish = Wish(kind, about, method, whole, body, headers, says=says)
         self._ledger.wishes.append(wish)
         await self._client.grant(wish)
         self._done[kind] += wish.granted
@@ -263,11 +320,11 @@ class Talker:
         self._ledger.said[id] = secret
         asks = chance.choice([0, 0, 1, 2, 3])
         wish = {"note": secret, "count": chance.randint(1, 16), "pause": chance.choice([0, 1, 3, 8]), "ask": asks}
-        text = json.dumps({**wish, "more": 5})
+        text = json.dumps({**wish, "more": 5, "expires": chance.choice([None, None, 0.2, 60]), "beside": asks == 1})
         return {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
 
     def _policy(self) -> str:
-        return self._chance.choice(["interrupt", "queue", "concurrent"])
+        return self._chance.choice([each for each in self._ledger.policies if each not in ("steer", "reject")])
 
     def _name_one(self, what: str) -> str:
         self._made += 1

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from crash_readers import SHIM, Reading, Visitor, counted, numbers, text_in, text_of
+from crash_readers import Reading, Visitor
 
+from replies import SHIM, counted, numbers, text_in, text_of
 from server_process import ServerProcess
 from strandline.testing import Frame, until
 

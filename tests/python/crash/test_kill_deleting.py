@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from crash_readers import Visitor, counted, text_of
+from crash_readers import Visitor
 
+from replies import counted, text_of
 from server_process import ServerProcess
 from strandline.stores.inspect import Inspector
 

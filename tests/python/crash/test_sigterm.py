@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from crash_readers import SHIM, Visitor, asking, counted, numbers, text_of
+from crash_readers import Visitor
 
+from replies import SHIM, asking, counted, numbers, text_of
 from server_process import ServerProcess
 from strandline.testing import until
 

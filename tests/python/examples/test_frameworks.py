@@ -92,7 +92,7 @@ async def test_the_agent_of_the_pydantic_ai_page_answers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    whole, own_agent = snippets("pydantic-ai.md")
+    whole, own_agent, _ = snippets("pydantic-ai.md")
     if entered:
         head, tail = whole[: whole.index("@chat.agent")], whole[whole.index("app = ") :]
         whole = head + own_agent + tail
@@ -108,7 +108,47 @@ async def test_the_graph_of_the_langgraph_page_answers(tmp_path: Path, monkeypat
     stand_in = types.ModuleType("langchain_openai")
     stand_in.ChatOpenAI = lambda **_: GenericFakeChatModel(messages=itertools.repeat("High."))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "langchain_openai", stand_in)
-    (whole,) = snippets("langgraph.md")
+    whole, _ = snippets("langgraph.md")
     module = executed(whole, monkeypatch)
     async with client_of(module.chat, module.app) as client:
         assert (await asked(client, "How is the tide?"))[-1]["text"] == "High."
+
+
+async def test_the_agent_of_the_pydantic_ai_page_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    whole, _, asking = snippets("pydantic-ai.md")
+    head, tail = whole[: whole.index("@chat.agent")], whole[whole.index("app = ") :]
+    module = executed(head + asking + tail, monkeypatch)
+    with module.agent.override(model=TestModel(custom_output_text="Open.")):
+        async with client_of(module.chat, module.app) as client:
+            (waiting,) = [part for part in await asked(client, "Open it.") if part["type"].startswith("tool-")]
+            assert waiting["state"] == "approval-requested"
+            _, tool, *_, text = await decided(client, {"approved": True})
+    assert (tool["output"], text["text"]) == ("open by 0.0 m", "Open.")
+
+
+async def test_the_graph_of_the_langgraph_page_that_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stand_in = types.ModuleType("langchain_openai")
+    stand_in.ChatOpenAI = lambda **_: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "langchain_openai", stand_in)
+    whole, asking = snippets("langgraph.md")
+    head, tail = whole[: whole.index("@chat.agent")], whole[whole.index("app = ") :]
+    node = "async def answer(state):\n    return {'messages': [AIMessage(f\"At {interrupt('When?')}.\")]}\n\n"
+    head += "from langchain_core.messages import AIMessage\nfrom langgraph.types import interrupt\n"
+    head += "from langgraph.checkpoint.memory import InMemorySaver\n\n"
+    module = executed(head + node + "checkpointer = InMemorySaver()\n" + asking + tail, monkeypatch)
+    async with client_of(module.chat, module.app) as client:
+        assert (await asked(client, "Meet me."))[-1]["input"] == "When?"
+        assert (await decided(client, {"output": "noon"}))[-1]["text"] == "At noon."
+
+
+async def decided(client: httpx.AsyncClient, answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Decide about the one thing that is pending; the parts of the reply when it is over."""
+    (waiting,) = (await client.get("/api/sessions/c1/decisions")).json()["decisions"]
+    assert (await client.post(f"/api/sessions/c1/decisions/{waiting['id']}", json=answer)).status_code == 200
+    await client.get("/api/chat/c1/stream")
+    history = (await client.get("/api/chat/c1/messages")).json()
+    parts: list[dict[str, Any]] = history["messages"][-1]["parts"]
+    return parts

@@ -53,10 +53,11 @@ def snippets(page: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-def asked(url: str, text: str) -> list[Any]:
+def asked(url: str, text: str, agent: str | None = None) -> list[Any]:
     """The parts of the reply."""
-    message = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": text}]}
-    answer = httpx.post(f"{url}/api/chat", json={"id": "c", "messages": [message]}, timeout=30)
+    message = {"id": f"to-{agent}", "role": "user", "parts": [{"type": "text", "text": text}]}
+    named = {"Strandline-Agent": agent} if agent is not None else {}
+    answer = httpx.post(f"{url}/api/chat", json={"id": "c", "messages": [message]}, headers=named, timeout=30)
     frames = read_frames(answer.content)
     assert frames[-2].chunk == {"type": "finish", "finishReason": "stop"}, answer.text
     return fold_frames(frames).parts()
@@ -89,7 +90,7 @@ type(fake.provider).stream = counting
 
 
 def test_the_agent_of_the_ai_page(tmp_path: Path, served: Any) -> None:
-    (code,) = snippets("ai-python.md")
+    code, _ = snippets("ai-python.md")
     model = 'model = ai.get_model("anthropic:claude-sonnet-4-5")'
     assert model in code
     ended = "\n@chat.on_end\nasync def ended(end):\n    print('used', end.usage, flush=True)\n"
@@ -105,6 +106,7 @@ def test_the_example_of_an_agent_on_another_server(tmp_path: Path, served: Any) 
     producer = served(folder, "uvicorn", "producer:app", path="/openapi.json")
     server = served(folder, "strandline", "serve", "main:app", env={"PRODUCER": f"{producer.url}/"})
     assert words(asked(server.url, "Good day to you all")) == ["You said: Good day to you all"]
+    assert words(asked(server.url, "And good night", "chat")) == ["You typed: And good night"]
 
 
 @pytest.mark.parametrize("number, path", [(0, "/api/chat"), (1, "/api/tanstack")])

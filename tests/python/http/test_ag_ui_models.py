@@ -12,9 +12,13 @@ from pydantic import BaseModel, TypeAdapter
 
 from strandline import Strandline, open_on_loopback
 from strandline.demo import agent as demo
+from strandline.demo import words
 
 EVENT: TypeAdapter[Any] = TypeAdapter(Event)
-ASKED = ["count to 3 every 1 ms", "fail after 2", "think 2", "call weather Lisbon", "say nothing", "help"]
+ASKED = [
+    *("count to 3 every 1 ms", "fail after 2", "think 2", "call weather Lisbon", "say nothing", "help"),
+    *("delete a.txt", "send mail to Ada", "plan 2 days in Rome", "research tides"),
+]
 
 
 def foreign(model: BaseModel) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def test_every_command_is_asked() -> None:
 
 @pytest.mark.parametrize("text", ASKED)
 async def test_every_event_is_one_of_ag_ui(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_PACE", 0)
+    monkeypatch.setattr(words, "PACE", 0)
     chat = Strandline(tmp_path / "chat.db", auth=open_on_loopback())
     chat.agent(demo.demo_agent)
     message = {"id": "u1", "role": "user", "content": text}

@@ -3,100 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import Request
 
-from rig import Answer, Client, Rig, running
+from far import FAR, LEASE, Worker, asked, reply, served, text, who
+from rig import Rig, running
 from strandline.http.auth import Auth
 from strandline.testing import fold_frames, until
-
-FAR = {"Strandline-Agent": "far"}
-LEASE = 30.0
-
-
-async def who(request: Request) -> dict[str, Any]:
-    return {"user": request.headers.get("x-user", "ann"), "roles": request.headers.get("x-roles", "").split()}
-
-
-class Worker(Client):
-    """A remote agent, request by request."""
-
-    def __init__(self, app: Any, holder: str = "w", role: str = "agent:far") -> None:
-        super().__init__(app, {"x-user": f"worker-{holder}", "x-roles": role})
-        self.holder = holder
-        self.run = ""
-        self.producer = 0
-        self.sent = 0
-
-    async def work(self) -> Answer:
-        return await self.open("GET", f"/api/agents/far/runs?holder={self.holder}")
-
-    async def claim(self, run: str, claim: str = "") -> Answer:
-        named = {"holder": self.holder, "claim": claim or f"claim-{self.holder}"}
-        answer = await self.ask("POST", f"/api/agents/runs/{run}/claim", named)
-        if answer.status == 200 and answer.json["state"] == "running":
-            self.run, self.producer, self.sent = run, answer.json["producer"], answer.json["sequence"]
-        return answer
-
-    async def about(self, question: str, **body: Any) -> Answer:
-        return await self.ask("POST", f"/api/agents/runs/{self.run}/{question}", {"producer": self.producer, **body})
-
-    async def append(self, *chunks: Any, sequence: int | None = None) -> Answer:
-        number = sequence or self.sent + 1
-        said: dict[str, Any] = {"text": chunks[0]} if chunks and isinstance(chunks[0], str) else {"chunks": [*chunks]}
-        answer = await self.about("append", sequence=number, **said)
-        if answer.status == 200:
-            self.sent = max(self.sent, number)
-        return answer
-
-    async def beat(self, **body: Any) -> Answer:
-        return await self.about("heartbeat", **body)
-
-    async def end(self, **body: Any) -> Answer:
-        return await self.about("end", **{"sequence": self.sent, "status": "completed", **body})
-
-
-@asynccontextmanager
-async def served(path: Path | None = None, **more: Any) -> AsyncIterator[Rig]:
-    more = {"claim_timeout": 100.0, **more}
-    async with running(path, auth=Auth(who), prepare=lambda chat: chat.remote_agent("far", lease=LEASE), **more) as rig:
-        yield rig
-
-
-@pytest.fixture
-async def far() -> AsyncIterator[Rig]:
-    async with served() as rig:
-        yield rig
-
-
-async def asked(rig: Rig, worker: Worker | None = None, chat: str = "c", text: str = "hello") -> tuple[Answer, Worker]:
-    """A user's message to the remote agent, and a worker that has taken its run."""
-    worker = worker or Worker(rig.app)
-    answer = await rig.post(chat, text, headers=FAR, mood="good")
-    assert answer.status == 200, answer.body
-    assert (await worker.claim(answer.headers["strandline-run"])).status == 200
-    return answer, worker
-
-
-async def reply(rig: Rig, chat: str = "c") -> tuple[list[Any], dict[str, Any]]:
-    """The parts of the newest reply, and how its run has ended."""
-    history = await rig.history(chat)
-    message = history["messages"][-1]
-    return message["parts"], history["runs"][message["id"]]
-
-
-def text(delta: str, part: str = "t") -> list[dict[str, Any]]:
-    return [
-        {"type": "text-start", "id": part},
-        {"type": "text-delta", "id": part, "delta": delta},
-        {"type": "text-end", "id": part},
-    ]
-
 
 # ---------------------------------------------------------------------- the ordinary course
 
@@ -116,9 +31,11 @@ async def test_a_run_is_offered_claimed_written_and_ended(far: Rig) -> None:
     assert claimed["body"] == {"mood": "good"}
     assert claimed["prompt"] == [{"role": "user", "content": "hello"}]
     assert claimed["messages"][0]["parts"] == [{"type": "text", "text": "hello"}]
+    assert claimed["authors"] == {"u1": "user:ann"}
     assert claimed["partial"] is None
-    assert (await worker.append({"type": "start-step"}, *text("Good "))).json == {"sequence": 1, "state": "running"}
-    assert (await worker.append("day")).json == {"sequence": 2, "state": "running"}
+    answered = {"sequence": 1, "notes": 0, "state": "running"}
+    assert (await worker.append({"type": "start-step"}, *text("Good "))).json == answered
+    assert (await worker.append("day")).json == {**answered, "sequence": 2}
     ended = await worker.end(usage={"tokens": 2}, finishReason="length")
     assert ended.json == {"state": "over", "status": "completed", "reason": "completed", "error": None}
     await answer.end()
@@ -342,7 +259,7 @@ async def test_a_worker_that_is_gone_leaves_its_words_and_a_lost_run(far: Rig) -
     answer, worker = await asked(far)
     await worker.append("so far")
     await far.clock.advance(LEASE - 1)
-    assert (await worker.beat(status="thinking")).json == {"state": "running"}
+    assert (await worker.beat(status="thinking")).json == {"notes": 0, "state": "running"}
     await far.clock.advance(LEASE - 1)
     assert (await worker.append(" and on")).json["state"] == "running"
     await far.clock.advance(LEASE - 1)
@@ -467,6 +384,15 @@ async def test_a_policy_may_keep_workers_out_of_a_session(tmp_path: Path) -> Non
         assert (await worker.claim(secret.headers["strandline-run"])).status == 404
         assert (await worker.claim(open_one.headers["strandline-run"])).status == 200
         assert ("secret", "agent") in asked_of
+        # Nor is it told of what happens there.
+        for chat in ("secret", "open"):
+            note = {"id": "n1", "role": "user", "parts": [{"type": "text", "text": "shorter"}]}
+            assert (await rig.ask("POST", f"/api/sessions/{chat}/steer", {"message": note})).status == 202
+            assert (await rig.stop(chat)).json["stopped"]
+        await listening.until(lambda: "stop" in listening.types)
+        told = {(frame.chunk["type"], frame.chunk["run"]) for frame in listening.frames}
+        run = open_one.headers["strandline-run"]
+        assert told == {("run", run), ("note", run), ("stop", run)}
         await listening.drop()
 
 

@@ -219,18 +219,84 @@ async def test_an_answer_that_cannot_be_read_is_refused(rig: Rig, change: dict[s
         assert (answer.status, answer.code) == (422, "invalid-message")
 
 
-async def test_a_reply_that_waits_for_nothing_an_unknown_one_and_an_unknown_session(rig: Rig) -> None:
+async def looked_up(run: Any) -> None:
+    await run.tool_result(await run.tool_call("lookup", {"q": 1}, id="look"), {"found": [1, 2**60 + 1]})
+
+
+async def ended_with_a_tool(rig: Rig) -> dict[str, Any]:
+    answer, call = await rig.begun()
+    call.say("Let me see. ").do(looked_up).finish()
+    await answer.end()
+    return await reply(rig)
+
+
+async def test_a_whole_reply_that_answers_nothing_is_answered_with_a_step_and_no_more(rig: Rig) -> None:
+    mine = await ended_with_a_tool(rig)
+    before = await rig.log()
+    mine["parts"][-1]["output"] = {"found": [1.0, float(2**60 + 1)]}
+    answer = await post_back(rig, mine)
+    await answer.end()
+    assert answer.types == ["start-step", "start", "data-strandline", "[DONE]"]
+    assert answer.frames[1].chunk["messageId"] == mine["id"]
+    assert answer.frames[2].chunk["data"] == {"pending": []}
+    assert all(frame.cursor is None for frame in answer.frames)
+    again = shown(mine, answer).parts()
+    assert again == [*mine["parts"], {"type": "step-start"}]
+    refused = await post_back(rig, {**mine, "parts": again})
+    await refused.end()
+    assert (refused.status, refused.code) == (409, "not-pending")
+    assert await rig.log() == before
+
+    body = {"message": mine, "messageId": mine["id"]}
+    sent = await rig.ask("POST", "/api/sessions/c/messages", body)
+    assert (sent.status, sent.json["run"], sent.json["pending"]) == (202, None, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"output": {"found": [2, 2**60 + 1]}}, {"state": "output-error"}, {"state": "output-denied"},
+     {"state": "input-available"}, {"toolCallId": "other"}, {"errorText": "no"}],
+)  # fmt: skip
+async def test_a_copy_that_says_of_a_finished_call_what_is_not_so_is_refused(rig: Rig, change: dict[str, Any]) -> None:
+    mine = await ended_with_a_tool(rig)
+    mine["parts"] = [{**part, **change} if "toolCallId" in part else part for part in mine["parts"]]
+    answer = await post_back(rig, mine)
+    await answer.end()
+    assert (answer.status, answer.code) == (409, "not-pending")
+
+
+async def test_a_copy_that_lacks_a_part_of_the_reply_is_told_to_load_it(rig: Rig) -> None:
+    mine = await ended_with_a_tool(rig)
+    for lacking in range(len(mine["parts"])):
+        parts = [part for index, part in enumerate(mine["parts"]) if index != lacking]
+        answer = await post_back(rig, {**mine, "parts": parts})
+        await answer.end()
+        assert (answer.status, answer.code) == (409, "not-pending")
+
+
+async def test_a_denial_that_an_older_client_shows_as_an_error_is_no_answer(rig: Rig) -> None:
+    await asked(rig)
+    await decide(rig, (await pending(rig))[0]["id"], {"approved": False})
+    (await rig.agent.called(2)).finish()
+    await rig.ended()
+    mine = await reply(rig)
+    mine["parts"] = [
+        {**part, "state": "output-error", "errorText": "The tool call was denied."} if "toolCallId" in part else part
+        for part in mine["parts"]
+    ]
+    answer = await post_back(rig, mine, headers=AI5)
+    await answer.end()
+    assert answer.types[0] == "start-step"
+
+
+async def test_an_unknown_reply_and_an_unknown_session(rig: Rig) -> None:
     answer, call = await rig.begun()
     call.say("Hello").finish()
     await answer.end()
     message = await reply(rig)
-    for posted, status, code in (
-        (message, 409, "not-pending"),
-        ({**message, "id": "nobody"}, 409, "unknown-message"),
-    ):
-        refused = await post_back(rig, posted)
-        await refused.end()
-        assert (refused.status, refused.code) == (status, code)
+    refused = await post_back(rig, {**message, "id": "nobody"})
+    await refused.end()
+    assert (refused.status, refused.code) == (409, "unknown-message")
     refused = await post_back(rig, message, "elsewhere")
     await refused.end()
     assert (refused.status, refused.code) == (404, "not-found")

@@ -229,6 +229,7 @@ def test_actions_are_what_the_routes_need() -> None:
         "read",
         "submit",
         "edit",
+        "moderate",
         "stop",
         "decide",
         "list",

@@ -205,6 +205,25 @@ async def test_the_live_thread_does_not_say_what_is_written_elsewhere(rig: Rig) 
     assert [frame.chunk["type"] for frame in thread.frames] == ["CUSTOM"]
 
 
+async def test_who_comes_when_a_run_has_ended_elsewhere_is_told_its_end_alone(rig: Rig) -> None:
+    await answered(rig, "one", "u1", "first")
+    first = (await rig.history("c"))["messages"][-1]["id"]
+    before = len(rig.agent.calls)
+    await rig.open("POST", f"{C}/messages", {"trigger": "regenerate-message"})
+    call = await rig.agent.called(before + 1)
+    call.say("second ")
+    await select(rig, first)
+    hydrated = (await rig.ask("GET", "/api/tanstack?threadId=c")).json
+    call.say("unseen").finish()
+    await rig.ended()
+    thread = await rig.open("GET", "/api/tanstack/events?threadId=c", headers={"Last-Event-ID": hydrated["cursor"]})
+    await thread.until(lambda: thread.frames)
+    await select(rig, call.run.message_id)
+    await thread.until(lambda: thread.frames[-1].chunk["type"] == "CUSTOM")
+    assert [frame.chunk["type"] for frame in thread.frames] == ["RUN_FINISHED", "CUSTOM"]
+    assert thread.frames[0].chunk["runId"] == call.run.id
+
+
 async def test_to_go_to_a_branch_is_to_submit() -> None:
     denied: set[Action] = set()
     async with running(auth=Auth(lambda: "ann", lambda _, __, action: action not in denied)) as rig:

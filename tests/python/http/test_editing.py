@@ -248,6 +248,33 @@ async def test_deleting_what_is_being_written_stops_it(rig: Rig) -> None:
     assert kept == ["stop-requested", "run-ended", "message-deleted"]
 
 
+async def test_a_queued_question_is_taken_back_as_if_it_had_never_been_asked(rig: Rig) -> None:
+    queue = {"Strandline-Submit": "queue"}
+    _, call = await rig.begun("c", "one", "u1")
+    second = await rig.post("c", SECRET, "u2", headers=queue)
+    await rig.post("c", "three", "u3", headers=queue)
+    feed = await followed(rig)
+    assert (await delete(rig, "u2")).status == 204
+    await second.end()
+    assert (second.types[-2:], second.frames[-2].chunk["reason"]) == (["abort", "[DONE]"], "deleted")
+    await feed.until(lambda: kinds(feed)[-1] == "message-deleted")
+    told = [frame.chunk for frame in feed.frames if frame.chunk["type"] in ("run-ended", "message-deleted")]
+    reply = second.headers["strandline-message"]
+    assert [each["message_id"] for each in told] == [reply, reply, "u2"]
+    await feed.drop()
+    (batch,) = [batch for batch in rig.store.committed if "message-deleted" in rig.kinds(batch)]
+    assert rig.kinds(batch) == ["stop-requested", "run-ended", "message-deleted", "message-deleted"], "one commit"
+    assert SECRET.encode() not in await everywhere(rig)
+    call.say("first").finish()
+    (await rig.agent.called(2)).say("third").finish()
+    await rig.ended()
+    for _ in range(2):
+        assert await seen(rig) == {"texts": ["one", "first", "three", "third"], "places": {}}
+        assert [call.run.prompt()[-1]["content"] for call in rig.agent.calls] == ["one", "three"]
+        await rig.go_cold()
+    assert (await delete(rig, reply)).status == 204, "again"
+
+
 async def test_deleting_the_last_reply_shows_the_one_beside_it(rig: Rig) -> None:
     await answered(rig, "one", "u1", "first")
     await regenerated(rig, SECRET)

@@ -314,3 +314,41 @@ async def test_readers_with_the_same_filter_share_their_frames_and_filters_that_
     kept = [session.feed.frames(key, session.feed.last_seq) for key in ("native7", "native7-plain", "native6")]
     assert kept[0] is not None
     assert kept[1] is kept[0] and kept[2] is kept[0]
+
+
+# ---------------------------------------------------------------------- histories and pages
+
+
+@pytest.mark.parametrize("path", ["/api/sessions/c/messages", "/api/chat/c/messages"])
+async def test_a_history_without_reasoning_and_that_of_one_message_on_demand(rig: Rig, path: str) -> None:
+    answer, call = await thoughtful(rig)
+    call.finish()
+    await answer.end()
+    await rig.ended()
+    whole = (await rig.ask("GET", path)).json
+    assert [part["type"] for part in whole["messages"][1]["parts"]] == ["reasoning", "step-start", "text"]
+    assert "secretly" in str(whole)
+    lean = (await rig.ask("GET", f"{path}?exclude=reasoning")).json
+    assert "secretly" not in str(lean)
+    assert [part["type"] for part in lean["messages"][1]["parts"]] == ["step-start", "text"]
+    assert {**lean, "messages": []} == {**whole, "messages": []}
+    # The rest can be had later: the run that wrote a message is named beside it.
+    run = lean["runs"][call.run.message_id]["run"]
+    found = (await rig.ask("GET", f"/api/sessions/c?run={run}")).json
+    assert found["messages"] == [whole["messages"][1]]
+    refused = await rig.ask("GET", f"{path}?exclude=text")
+    assert (refused.status, refused.code) == (422, "invalid-request")
+
+
+async def test_a_page_without_the_reasoning_of_others_either(rig: Rig) -> None:
+    async def thinker(run: Any) -> None:
+        await run.reasoning("secretly ")
+        await run.text("beside")
+
+    answer, call = await rig.begun()
+    call.do(lambda run: run.spawn(thinker, name="thinker")).finish()
+    await answer.end()
+    await rig.ended()
+    for query, types in (("", ["step-start", "reasoning", "text"]), ("?exclude=reasoning", ["step-start", "text"])):
+        (beside,) = (await rig.ask("GET", f"/api/sessions/c/messages{query}")).json["spawned"]
+        assert [part["type"] for part in beside["message"]["parts"]] == types

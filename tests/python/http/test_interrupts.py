@@ -152,3 +152,25 @@ async def test_the_live_thread_tells_what_was_decided(rig: Rig) -> None:
         "id": waiting["id"], "outcome": "denied", "runId": waiting["run"], "messageId": waiting["messageId"],
     }  # fmt: skip
     await live.drop()
+
+
+async def test_a_run_id_that_is_taken_costs_nobody_anything(sqlite_rig: Rig) -> None:
+    rig = sqlite_rig
+    other, working = await rig.begun("other", "hello", "o1")
+    earlier, call = await rig.begun(key="taken", id="u0")
+    call.finish()
+    await earlier.end()
+    _, first = await asked(rig, lambda run: run.call_client_tool("locate", id="x"))
+    # That of the run which asks, of an earlier one, and the key of one.
+    for run in (first.run.id, call.run.id, "taken"):
+        answer = await resume(rig, run, ("x", "resolved", 5))
+        await answer.end()
+        assert (answer.status, answer.code) == (409, "run-exists")
+    assert [each["id"] for each in await pending(rig)] == ["x"]
+    answer = await resume(rig, "mine", ("x", "resolved", 5))
+    (await rig.agent.called(4)).say("So.").finish()
+    await answer.end()
+    again = await resume(rig, "mine", ("x", "resolved", 5))
+    assert types(await again.end()) == types(answer), "the same request again is no other one"
+    working.say("Still here.").finish()
+    assert (await other.end()).text == "Still here."

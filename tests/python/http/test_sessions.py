@@ -66,6 +66,7 @@ async def test_sessions_are_listed_newest_first_with_their_active_run(rig: Rig) 
         "updatedAt": rig.clock.now(),
         "activeRun": call.run.id,
         "submit": None,
+        "pending": 0,
     }
 
 
@@ -141,7 +142,7 @@ async def test_a_list_shows_what_the_caller_may_read() -> None:
         for number in range(5):
             await rig.ask("POST", S, {"id": f"c{number}", "title": "hidden" if number % 2 else "shown"})
         await rig.as_user("bob").ask("POST", S, {"id": "bobs"})
-        assert await pages(rig, "limit=2") == [["c0"], ["c2"], ["c4"]]
+        assert await pages(rig, "limit=2") == [["c0", "c2"], ["c4"]]
         assert await pages(rig.as_user("bob"), "limit=2") == [["bobs"]]
 
 
@@ -159,6 +160,7 @@ async def test_a_session_is_created_once_and_then_shown_as_it_is(rig: Rig) -> No
         "updatedAt": rig.clock.now(),
         "activeRun": None,
         "submit": None,
+        "pending": 0,
     }
     again = await rig.ask("POST", S, {"id": "c", "title": "Another"})
     assert (again.status, again.json) == (200, created.json)

@@ -1,5 +1,6 @@
 """What somebody else has, and what a policy forbids, cannot be told from what does not exist (PROTOCOL §6.7). The
-comparison of a foreign with an unknown session, route by route, is in ``test_bad_input.py``."""
+comparison of a foreign with an unknown session, route by route, is in ``test_bad_input.py``; every route and its action
+are in ``test_actions.py``."""
 
 from __future__ import annotations
 
@@ -24,10 +25,8 @@ class Rules:
 
     def __init__(self) -> None:
         self.denied: set[Action] = set()
-        self.asked: list[tuple[str, str | None, Action]] = []
 
     def __call__(self, identity: Identity, session: SessionRecord | None, action: Action) -> bool:
-        self.asked.append((identity.user, session.id if session is not None else None, action))
         return action not in self.denied
 
 
@@ -104,26 +103,6 @@ async def test_who_may_not_list_is_told_so(ruled: Rig, rules: Rules) -> None:
     refused = await ruled.ask("GET", "/api/sessions")
     assert (refused.status, refused.code) == (403, "forbidden")
     assert (await ruled.ask("GET", "/api/sessions/c")).status == 200
-
-
-async def test_a_policy_is_asked_about_everybody_on_every_route(ruled: Rig, rules: Rules) -> None:
-    answer, call = await ruled.begun()
-    eve = ruled.as_user("eve")
-    call.finish()
-    await answer.end()
-    expected = {
-        ("GET", "/api/chat/c/stream"): Action.READ,
-        ("GET", "/api/chat/c/messages"): Action.READ,
-        ("GET", "/api/sessions/c"): Action.READ,
-        ("POST", "/api/chat/c/stop"): Action.STOP,
-    }
-    for (method, path), action in expected.items():
-        rules.asked.clear()
-        await eve.ask(method, path)
-        assert ("eve", "c", action) in rules.asked, path
-    rules.asked.clear()
-    await eve.ask("GET", "/api/sessions")
-    assert ("eve", None, Action.LIST) in rules.asked
 
 
 async def test_a_policy_that_lets_others_in_makes_one_session_for_both() -> None:

@@ -385,7 +385,9 @@ async def test_unknown_and_foreign_threads_hydrate_empty(rig: Rig) -> None:
         "page": {"truncated": False},
         "cursor": None,
         "leaf": None,
+        "more": False,
         "branches": {},
+        "authors": {},
         "seq": 0,
     }
     assert await hydrate(rig, "nothing") == nothing

@@ -185,9 +185,13 @@ async def test_a_reply_that_starts_over_ends_streams_and_is_told_anew_from_the_n
     call.do(lambda run: run.restart())
     await live.end()
     assert (live.frames[-1].chunk["code"], live.frames[-1].cursor) == ("resync", None)
-    # Who has not been shown the end of it is told again, who was, goes on from there.
-    again = await (await follow(rig, early)).end()
+    # Who has been shown a part of it is told again, who was shown nothing of it, goes on from there.
+    again = await (await follow(rig, str(live.frames[-2].cursor))).end()
     assert again.frames[-1].chunk["code"] == "resync"
+    unseen = await follow(rig, early)
+    await unseen.until(lambda: short(unseen.frames)[:1] == ["RUN_STARTED r1"])
+    assert text_of(unseen) == ""
+    await unseen.drop()
     shown = await hydrate(rig)
     assert shown["cursor"] != early
     fresh = await follow(rig, shown["cursor"])
@@ -200,6 +204,41 @@ async def test_a_reply_that_starts_over_ends_streams_and_is_told_anew_from_the_n
             later = await follow(rig, frame.cursor)
             await later.until(lambda later=later, number=number: later.frames == fresh.frames[number:])
             await later.drop()
+
+
+@pytest.mark.parametrize("begins", ["before", "after"])
+async def test_of_replies_that_were_started_over_side_by_side_history_goes_on_from_the_first(
+    rig: Rig, begins: str
+) -> None:
+    """The second one begins before the first is started over, and is in no way told; or after that, and is."""
+    first = await begun(rig, "r1", "u1", "wrong")
+    if begins == "after":
+        first.do(lambda run: run.restart())
+    assert (await send(rig, "r2", "u2", **{"Strandline-Submit": "concurrent"})).status == 202
+    second = await rig.agent.called(2)
+    second.say("wrong as well")
+    if begins == "before":
+        first.do(lambda run: run.restart())
+    first.say("right")
+    second.do(lambda run: run.restart())
+    second.say("too")
+    async with asyncio.timeout(10):
+        while "too" not in str((await rig.ask("GET", "/api/sessions/c")).json):
+            pass
+    shown = await hydrate(rig)
+    assert (shown["activeRun"], shown["leaf"], shown["more"]) == ({"runId": "r1"}, "u1", True)
+    live = await follow(rig, shown["cursor"])
+    await live.until(lambda: text_of(live).endswith("too") and "right" in text_of(live))
+    assert "wrong" not in text_of(live)
+    starts = [each for each in short(live.frames) if each.startswith("RUN_")]
+    assert starts == (["RUN_STARTED r1"] if begins == "before" else ["RUN_STARTED r1", "RUN_STARTED r2"])
+    # Where one is started over that was told, that is told.
+    (first if begins == "before" else second).do(lambda run: run.restart())
+    await live.end()
+    assert live.frames[-1].chunk["code"] == "resync"
+    first.finish()
+    second.finish()
+    await rig.ended("c")
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "abcd.1.1", None])
@@ -361,3 +400,22 @@ async def test_many_readers_of_a_reply_cost_one_encoding(rig: Rig, monkeypatch: 
     for live in [*readers, again]:
         await live.until(lambda live=live: short(live.frames)[-1:] == ["RUN_FINISHED r1"])
     assert len(taken) == len(set(taken))
+
+
+async def test_annotations_are_in_history_and_on_the_live_thread(rig: Rig) -> None:
+    await ended(rig, "r1", "u1", "one")
+    shown = await hydrate(rig)
+    reply = shown["leaf"]
+    live = await follow(rig, shown["cursor"])
+    body = {"message": reply, "type": "reaction", "data": {"name": "good"}, "id": "n1"}
+    assert (await rig.ask("POST", "/api/sessions/c/annotations", body)).status == 201
+    await live.until(lambda: len(live.frames) == 1)
+    summary = {"count": 1, "names": {"good": 1}}
+    said = await hydrate(rig)
+    value = {"message": reply, "type": "reaction", "summary": summary, "seq": said["seq"]}
+    assert live.frames[0].chunk == {"type": "CUSTOM", "name": "strandline.annotated", "value": value}
+    assert said["messages"][-1]["metadata"]["strandline"] == {"annotations": {"reaction": summary}}
+    assert (await rig.ask("DELETE", "/api/sessions/c/annotations/n1")).status == 204
+    await live.until(lambda: len(live.frames) == 2)
+    assert live.frames[1].chunk["value"]["summary"] == {"count": 0}
+    assert "metadata" not in (await hydrate(rig))["messages"][-1]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from chunk_lists import BOUNDED, chunk_lists
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ag_ui_logs import Log, event_of, log_of, whole
@@ -105,8 +105,20 @@ def test_a_reply_that_went_over_the_wire_is_the_same_message(chunks: list[dict[s
     assert (there.metadata or {}) == (state.metadata or {})
 
 
+_CALL: dict[str, Any] = {"toolCallId": "c1", "toolName": "search"}
+_BEGUN = {"type": "tool-input-start", **_CALL}
+_ASKED = {"type": "tool-approval-request", "approvalId": "a1", "toolCallId": "c1"}
+_ANSWERED = {"type": "tool-approval-response", "approvalId": "a1", "approved": True}
+_COMPLETE = {"type": "tool-input-available", **_CALL, "input": {"q": "x"}}
+_WRONG = {"type": "tool-input-error", **_CALL, "input": "{", "errorText": "No."}
+
+
 @BOUNDED
 @given(chunk_lists(), st.sampled_from(list(Status.__members__.values())[2:]))
+@example([_BEGUN, _ASKED, _COMPLETE], Status.COMPLETED)  # asked before the input was complete
+@example([_BEGUN, _BEGUN, _ASKED, _ASKED, _COMPLETE], Status.SUSPENDED)
+@example([_BEGUN, _ASKED, _ANSWERED, _COMPLETE], Status.COMPLETED)
+@example([_BEGUN, _ASKED, _WRONG], Status.STOPPED)
 def test_any_reply_at_all_can_be_taken_and_says_as_much(chunks: list[dict[str, Any]], status: Status) -> None:
     log, state = log_of(chunks, (), status, close=status is not Status.SUSPENDED)
     again = received(log)
@@ -124,4 +136,5 @@ def letters(state: FoldState, kind: str) -> list[str]:
 
 
 def calls(state: FoldState) -> list[str]:
-    return sorted(entry.name for entry in state.entries if isinstance(entry, Tool))
+    """Not what stands for an interrupt, of a run that was suspended without saying what it waits for."""
+    return sorted(entry.name for entry in state.entries if isinstance(entry, Tool) and entry.name != "interrupt")

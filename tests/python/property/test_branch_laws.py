@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from log_tree import LogTree
 from strandline.core.branch import branches, newest_leaf, siblings
 from strandline.core.events import (
     BranchSelected,
@@ -20,6 +21,8 @@ from strandline.core.events import (
     RunQueued,
     RunStarted,
 )
+from strandline.core.plain import to_plain
+from strandline.core.project import project as change_by
 from strandline.core.records import MessageRecord, SessionRecord
 from strandline.core.run import Status
 from strandline.core.session import SessionState
@@ -33,60 +36,6 @@ WISHES = st.lists(
     max_size=40,
 )
 SAID = ({"type": "text", "text": "said"},)
-
-
-class Reading:
-    """The log, read naively: a list of messages, and the names of those that were deleted."""
-
-    def __init__(self) -> None:
-        self.order: list[tuple[str, str | None, str, bool]] = []
-        self.gone: set[str] = set()
-        self.leaf: str | None = None
-
-    def take(self, event: Event) -> None:
-        match event:
-            case MessageCreated():
-                self.order.append((event.message, event.parent, event.role, False))
-                self.leaf = event.message
-            case RunQueued():
-                self.order.append((event.message, event.parent, "assistant", bool(event.spawned)))
-                self.leaf = self.leaf if event.spawned else event.message
-            case BranchSelected():
-                self.leaf = event.leaf
-            case MessageDeleted():
-                self.gone.add(event.message)
-                while self.leaf == event.message:
-                    self.leaf = self.after_deleting(event.message)
-            case _:
-                pass
-
-    def parent(self, version: str) -> str | None:
-        return next(parent for each, parent, _, _ in self.order if each == version)
-
-    def path(self, leaf: str | None) -> list[str]:
-        if leaf is None:
-            return []
-        return [*self.path(self.parent(leaf)), *([] if leaf in self.gone else [leaf])]
-
-    def ancestors(self, version: str) -> list[str]:
-        parent = self.parent(version)
-        return [] if parent is None else [parent, *self.ancestors(parent)]
-
-    def shown(self) -> list[str]:
-        return [version for version, _, _, spawned in self.order if not spawned and version not in self.gone]
-
-    def under(self, version: str) -> list[str]:
-        return [each for each in self.shown() if version in (each, *self.ancestors(each))]
-
-    def after_deleting(self, version: str) -> str | None:
-        for above in self.ancestors(version):
-            if self.under(above):
-                return self.under(above)[-1]
-        return self.shown()[-1] if self.shown() else None
-
-    def beside(self, version: str) -> list[str]:
-        kind = {each: (parent, role) for each, parent, role, _ in self.order}
-        return [each for each in self.shown() if kind[each] == kind[version]]
 
 
 def events_of(wish: str, dice: int, number: int, state: SessionState) -> list[Event]:
@@ -141,7 +90,7 @@ async def loaded(store: MemoryStore) -> SessionState:
 
 
 async def grow(wishes: list[tuple[str, int]]) -> None:
-    store, reading = MemoryStore(), Reading()
+    store, reading = MemoryStore(), LogTree()
     await store.open()
     state = SessionState(SessionRecord("c", "abcd1234", "ann", 0, 0, 0))
     for number, (wish, dice) in enumerate(wishes, 1):
@@ -149,7 +98,7 @@ async def grow(wishes: list[tuple[str, int]]) -> None:
         if not events:
             continue
         contents = {event.message: (SAID, None) for event in events if isinstance(event, RunEnded)}
-        change = state.project(events, contents)
+        change = change_by(state, events, contents)
         state.absorb(change)
         await store.commit(
             Batch(
@@ -160,15 +109,13 @@ async def grow(wishes: list[tuple[str, int]]) -> None:
             )
         )
         for event in events:
-            reading.take(event)
+            reading.take(to_plain(event))
     assert state.record.leaf == reading.leaf
     assert state.record.leaf is None or not state.messages[state.record.leaf].deleted
     known = tree(state)
-    assert known["path"] == reading.path(reading.leaf)
+    assert known["path"] == reading.path()
     assert known["beside"] == {version: reading.beside(version) for version in known["path"]}
-    assert known["leaves"] == {
-        each.version: next(reversed(reading.under(each.version)), None) for each in on_branches(state)
-    }
+    assert known["leaves"] == {each.version: reading.newest_under(each.version) for each in on_branches(state)}
     if wishes and state.messages:
         assert tree(await loaded(store)) == known
 

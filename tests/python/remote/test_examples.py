@@ -66,6 +66,16 @@ async def send(client: httpx.AsyncClient, chat: str, text: str) -> None:
     assert (await client.post(f"/sessions/{chat}/messages", json={"message": message})).status_code == 202
 
 
+async def shows(client: httpx.AsyncClient, path: str, text: str) -> Any:
+    """What is there, once it has this text."""
+    for _ in range(1000):
+        answer = await client.get(f"/sessions/{path}")
+        if text in answer.text:
+            return answer.json()
+        await asyncio.sleep(0.02)
+    raise TimeoutError(f"{path} does not show {text}")
+
+
 async def ended(client: httpx.AsyncClient, chat: str) -> tuple[str, str]:
     """What the reply says, and how its run ended."""
     for _ in range(3000):
@@ -102,6 +112,41 @@ async def test_the_reply_is_exact_over_a_bad_network_and_a_server_that_is_killed
         finally:
             agent.kill()
             agent.wait()
+
+
+async def test_an_approval_a_note_and_a_worker_that_is_killed_in_between(example: tuple[Example, list[str]]) -> None:
+    server, command = example
+    async with (
+        httpx.AsyncClient(base_url=f"{server.url}/api", timeout=30) as client,
+        BadProxy(server.port, seed=3, badness=0.3) as proxy,
+    ):
+        agent = begun(command, proxy)
+        try:
+            await send(client, "c", "count to 200000 every 5 ms")
+            (asked,) = (await shows(client, "c/decisions", "toolCallId"))["decisions"]
+            assert (asked["tool"], asked["input"]) == ("count", {"to": 200_000})
+        finally:
+            agent.kill()
+            agent.wait()
+        decided = await client.post(f"/sessions/c/decisions/{asked['id']}", json={"approved": True})
+        assert decided.json()["run"] is not None
+        agent = begun(command, proxy)
+        try:
+            await shows(client, "c", "8 9")
+            note = {"id": "n1", "role": "user", "parts": [{"type": "text", "text": "count to 7"}]}
+            assert (await client.post("/sessions/c/steer", json={"message": note})).status_code == 202
+            text, status = await ended(client, "c")
+        finally:
+            agent.kill()
+            agent.wait()
+        numbers = text.removesuffix("(to 7) ")
+        assert (numbers, status) == (counted(len(numbers.split())), "completed")
+        user, reply = (await client.get("/sessions/c")).json()["messages"]
+        assert user["id"] == "u-c"
+        kinds = [part["type"] for part in reply["parts"] if part["type"] != "step-start"]
+        assert kinds == ["tool-count", "text", "steering-message", "text"]
+        assert reply["parts"][1]["output"] == "counting"
+        assert text != numbers
 
 
 async def test_the_page_about_remote_agents_does_what_it_says(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from strandline import Run
 from strandline.codecs import native
 from strandline.core import intake
 from strandline.runtime import reading
-from strandline.runtime.live import Caller
+from strandline.runtime.live_run import Caller
 from strandline.stores import MemoryStore
 from strandline.stores.port import Store
 from strandline.testing import FailingStore, ScriptedAgent, until

@@ -106,6 +106,39 @@ async def test_ids_of_a_library_are_unique_in_the_session_whatever_it_counts(rig
     await answer.end()
 
 
+async def test_what_was_sent_along_is_not_kept_with_a_run_that_nobody_is_called_with_again(tmp_path: Path) -> None:
+    async with running(tmp_path / "chat.db", recover="continue") as rig:
+        answer, call = await rig.begun(extra="SECRET-BODY")
+        call.do(lambda run: run.request_approval("refund", REFUND)).finish()
+        await answer.end()
+        await rig.ended()
+        outline = await rig.store.outline("c")
+        assert [run.body for run in outline.runs] == [None]
+
+
+async def test_an_id_that_is_as_long_as_it_may_be_can_be_used_again_and_decided(rig: Rig) -> None:
+    wanted, found = "a" * 200, []
+    for number in range(3):
+        _, call = await rig.begun(id=f"u{number}")
+        call.say({"type": "tool-input-available", "toolCallId": "call_0", "toolName": "refund", "input": number})
+        call.say({"type": "tool-approval-request", "approvalId": wanted, "toolCallId": "call_0"}).finish()
+        await rig.ended()
+        (waiting,) = await pending(rig)
+        found.append(waiting["id"])
+    assert len(set(found)) == 3
+    assert found[0] == wanted
+    assert (await decide(rig, found[-1], {"approved": True})).status == 200
+    (await rig.agent.called(4)).finish()
+
+
+async def test_a_wait_that_no_clock_reaches_is_refused_in_the_agent(sqlite_rig: Rig) -> None:
+    answer, call = await sqlite_rig.begun()
+    call.do(lambda run: run.request_approval("refund", REFUND, expires_in=1e16)).finish()
+    await answer.end()
+    (run,) = (await sqlite_rig.history("c"))["runs"].values()
+    assert (run["status"], sqlite_rig.sessions.journal.healthy) == ("failed", True)
+
+
 async def test_an_agent_that_fails_after_it_has_asked_has_asked_nothing(rig: Rig) -> None:
     answer, call = await rig.begun()
     call.do(lambda run: run.request_approval("refund", REFUND)).fail(RuntimeError("no"))
@@ -268,6 +301,46 @@ async def test_what_is_read_is_of_one_moment_though_the_reply_goes_on_meanwhile(
     newest = runs[-1] if isinstance(runs, list) else next(iter(runs.values()))
     said = "".join(part.get("text", "") for part in answer["messages"][-1]["parts"])
     assert (newest["status"], said) == ("completed", "Let me see. More.")
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+async def test_what_waits_and_what_is_shown_to_wait_are_of_one_moment(
+    sqlite_rig: Rig, monkeypatch: pytest.MonkeyPatch, is_published: bool
+) -> None:
+    rig = sqlite_rig
+    await asked(rig, *[lambda run, n=n: run.call_client_tool("locate", n, id=f"x{n}") for n in range(2)])
+    read, commit, late = rig.store.messages, rig.store.commit, False
+    kept, publish = asyncio.Event(), asyncio.Event()
+    deciding: list[asyncio.Task[Any]] = []
+
+    async def held(batch: Any) -> Any:
+        kept_by = await commit(batch)
+        if batch.decisions:
+            kept.set()
+            await publish.wait()
+        return kept_by
+
+    async def slow(*which: Any) -> Any:
+        nonlocal late
+        if late:
+            return await read(*which)
+        late = True
+        deciding.append(asyncio.create_task(decide(rig, "x0", {"output": 1})))
+        await kept.wait()
+        if is_published:
+            publish.set()
+            await deciding[0]
+        try:
+            return await read(*which)
+        finally:
+            asyncio.get_running_loop().call_later(0.01, publish.set)
+
+    monkeypatch.setattr(rig.store, "commit", held)
+    monkeypatch.setattr(rig.store, "messages", slow)
+    answer = (await rig.ask("GET", "/api/sessions/c")).json
+    await deciding[0]
+    waiting = [part["toolCallId"] for part in tools(answer["messages"][-1]) if part["state"] == "input-available"]
+    assert [each["toolCallId"] for each in answer["decisions"]] == waiting == ["x1"]
 
 
 async def test_an_approved_call_that_gets_no_output_is_closed(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rig import EMPTY, Answer, Rig, running
+from rig import EMPTY, Answer, Rig, at_once, running
 from strandline import Ended
 from strandline.core.offset import parse
 from strandline.stores import MemoryStore, SqliteStore
@@ -210,18 +210,7 @@ async def test_a_stop_that_was_remembered_for_a_deleted_session_stops_nothing_in
 
 async def asked(rig: Rig, *requests: tuple[str, str, Any]) -> list[Answer]:
     """Requests whose decisions wait for the same commit, in this order."""
-    rig.store.hang()
-    before = rig.store.attempts
-    blocker = asyncio.create_task(rig.ask("PATCH", "/api/sessions/blocker", {"title": f"{before}"}))
-    await until(lambda: rig.store.attempts > before)
-    tasks = []
-    for request in requests:
-        tasks.append(asyncio.create_task(rig.open(*request)))
-        for _ in range(20):
-            await asyncio.sleep(0)
-    rig.store.mend()
-    await blocker
-    return [await task for task in tasks]
+    return list(await at_once(rig, *(rig.open(*request) for request in requests)))
 
 
 def post(text: str, id: str) -> tuple[str, str, Any]:

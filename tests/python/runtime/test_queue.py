@@ -154,6 +154,16 @@ async def test_stock_clients_are_shown_the_conversation_up_to_the_running_reply(
     hydrated = (await rig.ask("GET", "/api/tanstack?threadId=c")).json
     assert [message["id"] for message in hydrated["messages"]] == ["u1"]
     assert (hydrated["activeRun"], hydrated["leaf"]) == ({"runId": call.run.id}, "u1")
+    # The live thread says the rest, from the first event of this reply on; not from where it is started over.
+    assert hydrated["more"] is False
+    before = hydrated["cursor"]
+    call.do(lambda run: run.restart()).say("anew")
+    await resumed.until(lambda: resumed.over)
+    hydrated = (await rig.ask("GET", "/api/tanstack?threadId=c")).json
+    assert (hydrated["more"], hydrated["cursor"] != before) == (True, True)
+    live = await rig.open("GET", "/api/tanstack/events?threadId=c", headers={"Last-Event-ID": hydrated["cursor"]})
+    await live.until(lambda: "anew" in live.body.decode())
+    assert "two" not in live.body.decode()
     assert (await rig.ask("GET", S)).json["sessions"][0]["activeRun"] == call.run.id
 
 

@@ -127,15 +127,16 @@ async def test_a_note_that_is_deleted_is_gone_from_the_log(tmp_path: Path) -> No
         assert "SECRET" not in str(await rig.log_from_store())
 
 
-async def test_receipts_of_what_was_deleted_are_gone_from_memory(rig: Rig) -> None:
+async def test_of_a_note_that_was_deleted_nothing_is_kept_that_tells_what_it_said(rig: Rig) -> None:
     answer, call = await rig.begun()
     await tell(rig, "SECRET-NOTE", "n1")
     call.fail(ValueError("no"))
     await answer.end()
     await rig.ended()
+    assert [each.digest is None for each in (await rig.store.outline("c")).receipts] == [False]
     assert (await rig.ask("DELETE", f"{C}/messages/n1")).status == 204
-    session = await rig.sessions.find("c")
-    assert "SECRET" not in str(session.receipts)
+    assert (await rig.sessions.find("c")).state.receipts.named("n1") is None
+    assert [each.digest for each in (await rig.store.outline("c")).receipts] == [None]
 
 
 async def test_an_agent_that_begins_again_is_told_again_what_it_was_told(tmp_path: Path) -> None:
@@ -161,6 +162,37 @@ async def test_an_agent_that_begins_again_is_told_again_what_it_was_told(tmp_pat
         call.do(take_again).finish()
         await rig.ended()
         assert [note.text for note in notes] == ["a note"]
+
+
+@pytest.mark.parametrize("recover", ["restart", "continue"])
+async def test_a_note_that_was_taken_by_a_lost_attempt_is_gone_from_the_log_when_it_is_deleted(
+    tmp_path: Path, recover: str
+) -> None:
+    """The attempt that took it was taken back, and with it that it was taken: so it became a message."""
+    clock, path = ManualClock(), tmp_path / "chat.db"
+
+    async def take(run: Run) -> None:
+        await run.checkpoint("SECRET-CHECKPOINT")
+        run.take_steering()
+
+    async with running(path, clock=clock, recover=recover, commit_patience=0.0) as rig:
+        answer, call = await rig.begun()
+        call.say("one")
+        await tell(rig, "SECRET-NOTE", "n1")
+        call.do(take)
+        await answer.until(lambda: "steering-message" in answer.types)
+        rig.store.fail()
+    async with running(path, clock=clock, recover=recover) as rig:
+        (await rig.agent.called()).say("two").fail(ValueError("no"))
+        await rig.ended()
+        assert await ids(rig) == ["u1", "reply", "n1"]
+        assert "SECRET-NOTE" in str(await rig.log_from_store())
+        assert (await rig.ask("DELETE", f"{C}/messages/n1")).status == 204
+        assert "SECRET-NOTE" not in str(await rig.log_from_store())
+        whole = await rig.ask("GET", "/api/chat/c/stream?run=" + (await rig.history("c"))["runs"]["msg-2"]["run"])
+        assert whole.text.endswith("two"), "the reply is what it was"
+        assert (await rig.ask("DELETE", f"{C}/messages/msg-2")).status == 204
+        assert "SECRET" not in str(await rig.log_from_store())
 
 
 async def test_names_of_annotations_of_a_deleted_message_are_gone_from_the_log(sqlite_rig: Rig) -> None:

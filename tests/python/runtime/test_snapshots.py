@@ -13,7 +13,7 @@ from strandline.core.offset import Cursor
 from strandline.core.unfold import unfold
 from strandline.http import session_feed
 from strandline.runtime import reading
-from strandline.runtime.live import Caller, LiveRun
+from strandline.runtime.live_run import Caller, LiveRun
 from strandline.testing import fold_frames
 
 HERD = 50

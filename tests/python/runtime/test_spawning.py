@@ -280,6 +280,15 @@ async def test_a_parent_stops_what_it_has_spawned() -> None:
         assert answer.text == "goes on"
 
 
+async def test_an_agent_in_another_process_is_not_spawned() -> None:
+    async with running(prepare=lambda chat: chat.remote_agent("writer")) as rig:
+        answer, call = await rig.begun()
+        refused = await spawned(call, "writer")
+        assert isinstance(refused, Misconfigured) and "chat.speak" in str(refused)
+        call.say("goes on").finish()
+        assert (await answer.end()).text == "goes on"
+
+
 async def test_a_function_under_a_name_a_prompt_of_messages_and_the_parents_own() -> None:
     async with running() as rig:
         seen: list[Any] = []

@@ -11,7 +11,7 @@ import pytest
 
 from rig import Answer, Rig, running
 from strandline import Run
-from strandline.runtime.live import Note
+from strandline.runtime.live_run import Note
 from strandline.stores import SqliteStore
 from strandline.testing import FailingStore, ManualClock, ScriptedAgent, until
 
@@ -372,6 +372,8 @@ async def test_a_note_that_would_be_too_large_a_chunk_is_refused() -> None:
     async with running(chunk_limit=1000, delta_limit=1000) as rig:
         await rig.begun()
         assert (await steer(rig, "x" * 1000, "n1")).code == "body-too-large"
+        noted = {"message": {**message("x", "n1"), "metadata": {"x": "x" * 1000}}}
+        assert (await rig.ask("POST", f"{S}/c/steer", noted)).code == "body-too-large"
         assert (await steer(rig, "x" * 900, "n1")).status == 202
 
 

@@ -17,7 +17,14 @@ import orjson
 
 from strandline.codecs import native
 from strandline.core.events import Appended
-from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRecord, RunRecord, SessionRecord
+from strandline.core.records import (
+    AnnotationRecord,
+    DecisionRecord,
+    MessageRecord,
+    ReceiptRecord,
+    RunRecord,
+    SessionRecord,
+)
 from strandline.core.run import Status
 from strandline.stores import SqliteStore, Store
 from strandline.stores.port import Batch, Entry, Segment
@@ -60,6 +67,11 @@ def run(id: str = "r1", **changes: Any) -> RunRecord:
         "author": "user:ann", "status": Status.RUNNING, "created_at": 1000, "first_seq": 1,
     }  # fmt: skip
     return RunRecord(id, **{**fields, **changes})
+
+
+def receipt(message_id: str = "n1", **changes: Any) -> ReceiptRecord:
+    fields: dict[str, Any] = {"session": "s1", "run": "r1", "seq": 2, "digest": "12ab", "key": "k9"}
+    return ReceiptRecord(message_id=message_id, **{**fields, **changes})
 
 
 def decision(id: str = "d1", **changes: Any) -> DecisionRecord:
@@ -119,6 +131,7 @@ def whole_batch(number: int = 1) -> Batch:
         segments=(segment("s1", [1, 2, 3]),),
         decisions=(decision(),),
         annotations=(annotation(),),
+        receipts=(receipt(),),
     )
 
 

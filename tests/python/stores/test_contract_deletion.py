@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from store_samples import annotation, decision, entry, event, events, message, reopen, run, segment, session
+from store_samples import annotation, decision, entry, event, events, message, receipt, reopen, run, segment, session
 
 from strandline.errors import Conflict
 from strandline.stores import Store
@@ -28,6 +28,7 @@ def both(number: int = 1) -> Batch:
         segments=(segment("s1", [1, 2]), segment("s2", [1, 2], "r2")),
         decisions=(decision(), decision(session="s2")),
         annotations=(annotation(), annotation(session="s2")),
+        receipts=(receipt(), receipt(session="s2")),
     )
 
 

@@ -23,8 +23,8 @@ from strandline.core.events import (
     RunStarted,
     SessionChanged,
     Steered,
-    to_plain,
 )
+from strandline.core.plain import to_plain
 from strandline.stores import Store
 from strandline.stores.port import Batch, Entry, Segment
 

@@ -12,7 +12,8 @@ and ``@tanstack/ai@0.58.0`` speak (``codecs/ag_ui.py``, of which this is the inv
   ``data-subagent``. The ``result`` of a run: ``data-result``.
 - MESSAGES_SNAPSHOT: only if nothing else was said; then what follows its last user message is the reply.
 - RUN_FINISHED: the end; what is still open is closed. Outcome ``cancelled``: ``abort``. Outcome ``interrupt``: the tool
-  calls ask for approval, other interrupts are ``data-interrupt`` parts. RUN_ERROR: ``error``, with its message.
+  calls ask for approval or for an output, and other interrupts are calls ``interrupt``, so that the run is suspended;
+  ``ag_ui_body`` tells the producer what was decided. RUN_ERROR: ``error``, with its message.
 - RUN_STARTED, RAW, REASONING_ENCRYPTED_VALUE and types of a later version: left out.
 """
 
@@ -25,9 +26,9 @@ from strandline.agents.run import Run
 from strandline.agents.sources.ag_ui_asides import Asides, Chunk, Chunks, Event, mapping, string, told
 from strandline.agents.sources.ag_ui_calls import Calls
 from strandline.agents.ui_stream import objects
-from strandline.agents.writing import aclose
 from strandline.core.chunks import DATA_PREFIX, ChunkInvalid, check
 from strandline.errors import ProducerFailed
+from strandline.saying.composing import aclose
 
 _COUNTS = (
     "inputTokens",
@@ -51,16 +52,20 @@ async def ag_ui_stream(
     source: AsyncIterable[Any] | Iterable[Any], *, run: Run | None = None
 ) -> AsyncGenerator[Chunk, None]:
     """Yield what the events of ``source`` say: dicts, objects of ``ag-ui-protocol``, or SSE text or bytes cut anywhere.
-    With ``run`` the usage that the producer reports is recorded.
+    With ``run`` the usage that the producer reports is recorded, what it waits for suspends the run, and a stream that
+    goes on with a message may give results of calls that are in it already.
 
     Raises ChunkRefused for what is no AG-UI event, and ProducerFailed when the stream ends before the run has."""
-    receiver = Receiver()
+    receiver = Receiver(run.message["parts"] if run is not None else ())
     events = objects(source)
     try:
         async for event in events:
             chunks = receiver.take(event)
-            if run is not None and receiver.over and receiver.usage:
-                run.usage(**receiver.usage)
+            if run is not None and receiver.over:
+                if receiver.usage:
+                    run.usage(**receiver.usage)
+                for call, name in receiver.for_clients.items():
+                    run.leave_to_client(call, name)
             for chunk in chunks:
                 yield chunk
     finally:
@@ -70,14 +75,15 @@ async def ag_ui_stream(
 
 
 class Receiver:
-    """Takes the events of one AG-UI stream in order. ``over``: the run has ended. ``usage``: what it has used."""
+    """Takes the events of one AG-UI stream in order. ``parts``: the message that it goes on with. ``over``: the run has
+    ended. ``usage``: what it has used."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Iterable[Mapping[str, Any]] = ()) -> None:
         self.over = False
         self.usage: dict[str, int] = {}
         self._open: dict[tuple[str, str], None] = {}  # text and reasoning, once there was something to say
         self._foreign: set[str] = set()
-        self._calls = Calls()
+        self._calls = Calls(parts)
         self._chunked: tuple[str, str] | None = None
         self._thoughts = 0
         self._own_steps = self._step_open = self._answered = self._said = False
@@ -85,6 +91,11 @@ class Receiver:
         self._thinking: set[str] = set()
         self._asides = Asides()
         self._snapshot: list[Event] = []
+
+    @property
+    def for_clients(self) -> Mapping[str, str]:
+        """The calls, with the names of their tools, whose output the producer waits for."""
+        return self._calls.for_clients
 
     def take(self, event: Event) -> Chunks:
         """The chunks of one more event."""
@@ -239,7 +250,7 @@ class Receiver:
             if chunk is None and (name in _AS_CHUNKS or name.startswith(DATA_PREFIX)):
                 chunk = {**value, "type": name}
             if chunk is not None and _fits(chunk):
-                return [chunk]
+                return [] if self._calls.holds(chunk) else [chunk]
         return [{"type": name if name.startswith(DATA_PREFIX) else DATA_PREFIX + name, "data": value}]
 
     def _messages(self, event: Event) -> Chunks:

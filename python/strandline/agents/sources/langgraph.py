@@ -1,14 +1,15 @@
 """LangGraph: what ``graph.astream(...)`` yields, as chunks to yield.
 
 Written against langgraph 1.2 and langchain-core 1.7, of which only the latter is needed here: ``model.astream(...)``
-will do as well. Of the stream's modes, ``messages`` is what is said, ``updates`` tells of interrupts, ``custom``
-becomes data parts; the others are left out. Each message of a model is a step, unless others are being written just
-then. Its parts say in ``providerMetadata.langgraph`` which message of which node they are of; ``history`` goes by that.
+will do as well. Of the stream's modes, ``messages`` is what is said, ``updates`` tells of interrupts, which suspend
+the run (``resume_values`` goes on), ``custom`` becomes data parts; the others are left out. Each message of a model is
+a step, unless others are being written just then. Its parts say in ``providerMetadata.langgraph`` which message of
+which node they are of; ``history`` goes by that.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
@@ -17,12 +18,13 @@ from pydantic_core import to_jsonable_python
 
 from strandline.agents.run import Run
 from strandline.agents.sources.langgraph_history import history
+from strandline.agents.sources.langgraph_interrupts import asked, resume_values
 from strandline.agents.sources.langgraph_messages import Chunks, ModelMessage
 from strandline.agents.sources.shared import SaveFile, kept_elsewhere, total
-from strandline.agents.writing import aclose
 from strandline.errors import ChunkRefused
+from strandline.saying.composing import aclose
 
-__all__ = ["history", "langgraph_events"]
+__all__ = ["history", "langgraph_events", "resume_values"]
 
 
 async def langgraph_events(
@@ -51,7 +53,10 @@ class _Translation:
         self._run = run
         self._open: dict[str | None, ModelMessage] = {}
         self._parts = 0
-        self._called: set[str] = set()
+        parts = [part for part in run.message["parts"] if "toolCallId" in part]
+        self._called: set[str] = {part["toolCallId"] for part in parts}
+        self._denied = {part["toolCallId"] for part in parts if part["state"] == "output-denied"}
+        self._interrupts: dict[str, Any] = {}
         self._stepped = False
         self._before = run.used or {}
         self._usage: UsageMetadata | None = None
@@ -67,13 +72,17 @@ class _Translation:
         elif mode == "custom":
             return _data(data)
         elif mode == "updates" and isinstance(data, Mapping) and "__interrupt__" in data:
-            return _interrupts(data["__interrupt__"])
+            self._interrupts |= {each.id: each for each in data["__interrupt__"]}  # told again by each graph around it
         return iter(())
 
     def end(self) -> Chunks:
-        """Close what the stream left open."""
+        """Close what the stream left open, and ask for what the graph waits for."""
         for message in list(dict.fromkeys(self._open.values())):
             yield from self._finished(message)
+        if self._interrupts:
+            if not self._stepped:
+                yield from self._step()
+            yield from asked(self._run, self._interrupts.values())
         if self._stepped:
             yield {"type": "finish-step"}
 
@@ -121,6 +130,8 @@ class _Translation:
 
     def _result(self, message: ToolMessage) -> Chunks:
         call = message.tool_call_id
+        if call in self._denied:
+            return  # the message says so
         for writing in list(dict.fromkeys(self._open.values())):
             if call in writing.called:
                 yield from self._finished(writing)
@@ -163,12 +174,3 @@ def _data(value: Any) -> Chunks:
         yield value
     else:
         yield {"type": "data-custom", "data": value}
-
-
-def _interrupts(interrupts: Iterator[Any]) -> Chunks:
-    for each in interrupts:
-        yield {
-            "type": "data-interrupt",
-            "id": each.id,
-            "data": {"id": each.id, "value": to_jsonable_python(each.value)},
-        }

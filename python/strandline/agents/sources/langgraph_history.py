@@ -8,6 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 
+from strandline.agents.sources.langgraph_interrupts import interrupt_of
 from strandline.agents.sources.langgraph_messages import OWN
 from strandline.agents.sources.shared import spoken
 
@@ -102,7 +103,7 @@ def _add(reply: _Reply, part: Mapping[str, Any], own: Mapping[str, Any]) -> None
     elif kind == "file" and own and (block := _media(part)) is not None:
         reply.native = True
         reply.blocks.append(block)
-    elif kind == "dynamic-tool" or kind.startswith("tool-"):
+    elif (kind == "dynamic-tool" or kind.startswith("tool-")) and interrupt_of(part) is None:
         _add_call(reply, part, own)
 
 

@@ -14,9 +14,9 @@ import orjson
 
 from strandline.agents.invoke import PUBLIC_ERROR
 from strandline.agents.run import Run
-from strandline.agents.writing import aclose
 from strandline.core.chunks import complaint
 from strandline.errors import PublicError
+from strandline.saying.composing import aclose
 
 BUSY = "The model is busy at the moment. Please try again."
 INVALID_INPUT = "The tool input was incomplete or not valid JSON."

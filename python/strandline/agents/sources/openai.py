@@ -124,10 +124,26 @@ class _Reply:
             yield _input_done(item, index)
         elif kind in _RUN_BY_OPENAI:
             self._calls.pop(index, None)
+            yield from self._answered(getattr(item, "approval_request_id", None))
             yield from _ran(item, index)
+        elif kind == "mcp_approval_request":
+            self._asked = True
+            call = {"toolCallId": item.id, "toolName": item.name, "dynamic": True, "providerExecuted": True}
+            made = input_chunk({**call, **_kept(item=plain(item))}, item.arguments or "")
+            yield made
+            if made["type"] == "tool-input-available":
+                yield {"type": "tool-approval-request", "approvalId": item.id, "toolCallId": item.id}
         elif kind is not None:
             # Nothing to show, but the model wants it back: a compaction, the tools of an MCP server.
             yield {"type": "custom", "kind": f"openai.{kind}", **_kept(item=plain(item))}
+
+    def _answered(self, request: str | None) -> Chunks:
+        """What a call came of that OpenAI was allowed to make: it was made."""
+        for part in self._run.message["parts"] if request is not None else ():
+            if part.get("toolCallId") == request and part["state"] == "approval-responded":
+                told = {"type": "mcp_approval_response", "approval_request_id": request, "approve": True}
+                call = {"toolCallId": request, "providerExecuted": True, "dynamic": True}
+                yield {"type": "tool-output-available", **call, "output": told}
 
     def _message_done(self, item: Any, index: int) -> Chunks:
         for place, content in enumerate(item.content or ()):

@@ -50,7 +50,9 @@ def _assistant(parts: list[Part]) -> list[Item]:
         if (call := ToolCall.of(part)) is not None and not call.by_provider
     ]
     items = _items(parts)
-    return [*(items if _exact(items) else _words(items)), *results]
+    if not _exact(items):
+        return [*_words(items), *results]
+    return [*items, *results, *(_response(call) for part in parts if (call := ToolCall.of(part)) and _request(call))]
 
 
 def _items(parts: list[Part]) -> list[Item]:
@@ -94,6 +96,8 @@ def _said(part: Part, items: list[Item]) -> Item | None:
 
 
 def _call(call: ToolCall) -> Item | None:
+    if (request := _request(call)) is not None:
+        return request
     if call.by_provider:
         # The item itself is the output; where another provider ran the tool, it is not known here.
         output = call.part.get("output")
@@ -105,6 +109,20 @@ def _call(call: ToolCall) -> Item | None:
         )
     arguments = call.input if isinstance(call.input, str) else json_text(call.input)
     return _named({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": arguments}, id=item_id)
+
+
+def _request(call: ToolCall) -> Item | None:
+    """The item with which OpenAI has asked whether it may call a tool of an MCP server."""
+    item: Item | None = call.metadata("openai").get("item")
+    return item
+
+
+def _response(call: ToolCall) -> Item:
+    """What it is told. A call that was stopped before it was made is not made later."""
+    approval = call.part.get("approval", {})
+    response = {"type": "mcp_approval_response", "approval_request_id": call.id}
+    approve = call.approved or call.part["state"] == "output-available"
+    return _named({**response, "approve": approve}, reason=approval.get("reason"))
 
 
 def _custom(call: ToolCall) -> bool:

@@ -12,12 +12,20 @@ import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pydantic_ai import AgentRunResultEvent, AgentStreamEvent, BinaryContent, DeferredToolRequests
 from pydantic_ai.agent import AgentRunEvents
 from pydantic_ai.exceptions import RunCancelled, RunTimedOut, UserError
-from pydantic_ai.messages import FunctionToolResultEvent, ModelMessage, OutputToolResultEvent, ToolReturnPart
+from pydantic_ai.messages import (
+    FunctionToolCallEvent,
+    FunctionToolResultEvent,
+    ModelMessage,
+    OutputToolResultEvent,
+    ToolReturnPart,
+)
+from pydantic_ai.tools import DeferredToolResults, ToolApproved
 from pydantic_ai.ui.vercel_ai import VercelAIAdapter, VercelAIEventStream
 from pydantic_ai.ui.vercel_ai.request_types import UIMessage
 from pydantic_ai.ui.vercel_ai.response_types import (
@@ -41,6 +49,7 @@ _OWN = "pydantic_ai"
 """The key of provider metadata under which pydantic-ai keeps what it needs to read a part back."""
 
 _UNFINISHED = "This call was not finished."
+_APPROVED = "approval-responded"
 
 
 async def pydantic_ai_events(
@@ -49,10 +58,12 @@ async def pydantic_ai_events(
     """Yield the chunks of one run of an agent. ``events``: what ``agent.run_stream_events(...)`` returns, which is
     entered and left here, or any async iterator of its events. When this is closed, the model's stream is, too. Files
     of the model become ``data:`` URLs, which are bounded (1 MiB by default): ``save_file`` keeps them elsewhere."""
+    resumed = _approved(run.message)
     handle = events if isinstance(events, AbstractAsyncContextManager) else nullcontext(events)
     before = run.used or {}
     async with handle as source:
-        chunks = ui_stream(_Translation(run=run, before=before, sdk_version=7).transform_stream(aiter(source)))
+        translation = _Translation(run=run, before=before, resumed=resumed, sdk_version=7)
+        chunks = ui_stream(translation.transform_stream(aiter(source)))
         try:
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -63,11 +74,27 @@ async def pydantic_ai_events(
                     run.usage(**total(before, _counts(source.usage)))
 
 
-def history(messages: Iterable[Mapping[str, Any]]) -> list[ModelMessage]:
+def deferred_results(run: Run) -> DeferredToolResults | None:
+    """The ``deferred_tool_results`` of an agent that is called again: the calls that were approved and have not run
+    yet, with who approved them; None where there are none. What was denied, and what clients have run, is in
+    ``history`` with its result."""
+    waiting = _approved(run.message)
+    found = {each.tool_call: each for each in run.decisions if each.approved and each.tool_call in waiting}
+    if not found:
+        return None
+    return DeferredToolResults(
+        approvals={call: ToolApproved() for call in found},
+        answered_by={call: each.decided_by for call, each in found.items() if each.decided_by is not None},
+    )
+
+
+def history(messages: Iterable[Mapping[str, Any]], deferred: DeferredToolResults | None = None) -> list[ModelMessage]:
     """UIMessages (``run.messages``) as the ``message_history`` of an agent. The last user message is part of it, so the
-    agent is run without a prompt. Every tool call in it has a result, if only one that says that there is none."""
+    agent is run without a prompt. Every tool call in it has a result, if only one that says that there is none; but
+    those of ``deferred``, which the agent is given beside it."""
+    waiting = frozenset(deferred.approvals) if deferred is not None else frozenset()
     turns = ((message, role, parts) for message in messages for role, parts in spoken(message))
-    return VercelAIAdapter.load_messages([_ui_message(*turn) for turn in turns])
+    return VercelAIAdapter.load_messages([_ui_message(*turn, waiting) for turn in turns])
 
 
 @dataclass(kw_only=True)
@@ -76,6 +103,7 @@ class _Translation(VercelAIEventStream[Any, Any]):
 
     run: Run
     before: Mapping[str, Any]
+    resumed: set[str]
     _minted: int = 0
 
     def new_message_id(self) -> str:
@@ -98,9 +126,19 @@ class _Translation(VercelAIEventStream[Any, Any]):
             yield chunk
         self.run.usage(**total(self.before, _counts(event.result.usage)))
         output = event.result.output
+        if isinstance(output, DeferredToolRequests):
+            for call in output.calls:
+                self.run.leave_to_client(call.tool_call_id, call.tool_name)
         shown = isinstance(output, BinaryContent) and output in event.result.response.files
         if output is not None and not shown and not isinstance(output, str | DeferredToolRequests):
             yield DataChunk(type="data-output", data=to_jsonable_python(output))
+
+    async def handle_function_tool_call(self, event: FunctionToolCallEvent) -> AsyncIterator[BaseChunk]:
+        if event.part.tool_call_id in self.resumed:
+            self.resumed.discard(event.part.tool_call_id)  # the message has its input
+            return
+        async for chunk in super().handle_function_tool_call(event):
+            yield chunk
 
     async def handle_function_tool_result(self, event: FunctionToolResultEvent) -> AsyncIterator[BaseChunk]:
         async for chunk in super().handle_function_tool_result(event):
@@ -130,6 +168,11 @@ def _with_outcome(chunk: BaseChunk, part: ToolReturnPart) -> BaseChunk:
     return _ToolError(**dict(chunk), provider_metadata={_OWN: retried})
 
 
+def _approved(message: Mapping[str, Any]) -> set[str]:
+    """The calls that were approved and have not run."""
+    return {part["toolCallId"] for part in message["parts"] if part.get("state") == _APPROVED}
+
+
 def _counts(usage: RunUsage) -> dict[str, Any]:
     found: dict[str, Any] = to_jsonable_python(usage)
     return {name: count for name, count in found.items() if count}
@@ -138,8 +181,10 @@ def _counts(usage: RunUsage) -> dict[str, Any]:
 # ---------------------------------------------------------------------- history
 
 
-def _ui_message(message: Mapping[str, Any], role: str, parts: Iterable[Mapping[str, Any]]) -> UIMessage:
-    shown = _said if role == "assistant" else _sent
+def _ui_message(
+    message: Mapping[str, Any], role: str, parts: Iterable[Mapping[str, Any]], waiting: frozenset[str]
+) -> UIMessage:
+    shown = partial(_said, waiting) if role == "assistant" else _sent
     found = {"id": message["id"], "role": role, "parts": [known for part in parts if (known := shown(part))]}
     if role == "assistant" and message.get("metadata") is not None:
         found["metadata"] = message["metadata"]
@@ -155,24 +200,27 @@ def _sent(part: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _said(part: Mapping[str, Any]) -> dict[str, Any] | None:
+def _said(waiting: frozenset[str], part: Mapping[str, Any]) -> dict[str, Any] | None:
     kind = part["type"]
     if kind in ("text", "reasoning"):
         return _some(part, "type", "text", "state", "providerMetadata")
     if kind == "file" and str(part["url"]).startswith("data:"):
         return _some(part, "type", "url", "mediaType", "providerMetadata")
     if kind == "dynamic-tool" or kind.startswith("tool-"):
-        return _called(part)
+        return _called(part, waiting)
     if kind == "step-start":
         return {"type": kind}
     return _some(part, "type", "id", "data") if kind.startswith("data-") else None
 
 
-def _called(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A call with its result. One that has none got it here: providers refuse a history with open calls."""
+def _called(part: Mapping[str, Any], waiting: frozenset[str]) -> dict[str, Any]:
+    """A call with its result. One that has none gets it here, unless it is about to be run: providers refuse a history
+    with open calls."""
     name = part["toolName"] if part["type"] == "dynamic-tool" else part["type"].removeprefix("tool-")
     found = {"type": f"tool-{name}", **_some(part, "toolCallId", "providerExecuted", "state", "output", "errorText")}
-    if found["state"] not in ("output-available", "output-error", "output-denied"):
+    if part["state"] == _APPROVED and part["toolCallId"] in waiting:
+        found["state"] = "input-available"
+    elif found["state"] not in ("output-available", "output-error", "output-denied"):
         found |= {"state": "output-error", "errorText": _UNFINISHED}
     given = part.get("input", part.get("rawInput"))
     found["input"] = given if given is None or isinstance(given, str | dict) else json.dumps(given)

@@ -16,9 +16,11 @@ import httpx
 
 from strandline.agents.run import Run
 from strandline.agents.sources.ag_ui import ag_ui_stream
+from strandline.agents.sources.ag_ui_resume import resume_entries
 from strandline.agents.ui_stream import ui_stream
 from strandline.codecs.ag_ui import PROTOCOL_VERSION
 from strandline.codecs.ag_ui_input import ag_ui_messages
+from strandline.core.decisions import APPROVAL
 from strandline.errors import ProducerFailed
 
 Protocol = Literal["ui-message", "ag-ui"]
@@ -47,7 +49,7 @@ async def stream_from(
 ) -> AsyncGenerator[Mapping[str, Any], None]:
     """Yield the chunks of the reply that ``url`` streams. ``json``: the body, as ``ui_message_body`` and ``ag_ui_body``
     make it. ``timeout``: as httpx takes it; a number is seconds for each step. ``client``: yours, which stays open, for
-    its pool, proxies and authentication. ``run``: to record the usage that an AG-UI producer reports.
+    its pool, proxies and authentication. ``run``: see ``ag_ui_stream``.
 
     Raises ProducerFailed when the producer cannot be reached, refuses, answers with something else than a stream, says
     nothing for too long, or ends before its reply has; ChunkRefused for what is not of the protocol. When this is
@@ -78,8 +80,20 @@ async def stream_from(
 
 
 def ui_message_body(run: Run, **more: Any) -> dict[str, Any]:
-    """What a back end for ``useChat`` is sent: ``{id, messages, trigger}`` and ``more``."""
-    return {"id": run.session_id, "messages": run.messages, "trigger": "submit-message", **more}
+    """What a back end for ``useChat`` is sent: ``{id, messages, trigger}`` and ``more``. After decisions the last
+    message is the reply with the answers in it, as a chat of the AI SDK sends it, and ``messageId`` its id."""
+    messages, asked = run.messages, {each.tool_call for each in run.decisions if each.kind == APPROVAL}
+    going_on = {}
+    if run.decisions:
+        parts = [_answered(part) if part.get("toolCallId") in asked else part for part in messages[-1]["parts"]]
+        messages[-1] = {**messages[-1], "parts": parts}
+        going_on = {"messageId": run.message_id}
+    return {"id": run.session_id, "messages": messages, "trigger": "submit-message", **going_on, **more}
+
+
+def _answered(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call that was denied as the one who denied it has it: what becomes of it is for the back end to say."""
+    return {**part, "state": "approval-responded"} if part["state"] == "output-denied" else part
 
 
 def ag_ui_body(
@@ -90,16 +104,19 @@ def ag_ui_body(
     state: Any = None,
     forwarded_props: Any = None,
 ) -> dict[str, Any]:
-    """What an AG-UI agent is sent: a ``RunAgentInput``, with the conversation as AG-UI messages."""
+    """What an AG-UI agent is sent: a ``RunAgentInput``, with the conversation as AG-UI messages; and with
+    ``resume``, when the interrupts of its run before were decided."""
+    resumed = resume_entries(run)
     return {
         "threadId": run.session_id,
         "runId": run.id,
         "protocolVersion": PROTOCOL_VERSION,
-        "messages": ag_ui_messages(run.messages),
+        "messages": ag_ui_messages(run.messages, resumed),
         "tools": list(tools),
         "context": list(context),
         "state": {} if state is None else state,
         "forwardedProps": {} if forwarded_props is None else forwarded_props,
+        **({"resume": list(resumed.values())} if resumed else {}),
     }
 
 

@@ -17,8 +17,10 @@ _FINISHED = frozenset({"output-available", "output-error", "output-denied"})
 def turns(messages: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, list[Part]]]:
     """The role and the parts of each turn: a message, or one step (one call of the model) of an assistant's. What the
     user said in the middle of a reply is a turn of its own. Tool calls without a result are left out: providers refuse
-    a conversation that has one."""
-    for message in messages:
+    a conversation that has one. Of a message that is there twice (``[*run.messages, run.message]`` where a reply is
+    gone on with) the last counts."""
+    newest = {message.get("id", index): message for index, message in enumerate(messages)}
+    for message in newest.values():
         parts: list[Part] = []
         for part in message["parts"]:
             if part["type"] in ("step-start", "steering-message"):
@@ -51,8 +53,13 @@ class ToolCall:
 
     @property
     def finished(self) -> bool:
-        """True when it has an output, an error or a denial."""
-        return self.part["state"] in _FINISHED
+        """True when it has an output, an error or a denial, or when the provider may run it now."""
+        return self.part["state"] in _FINISHED or (self.by_provider and self.approved)
+
+    @property
+    def approved(self) -> bool:
+        """True when somebody has approved it, and it has not run."""
+        return bool(self.part["state"] == "approval-responded" and self.part["approval"]["approved"])
 
     @property
     def by_provider(self) -> bool:
@@ -73,7 +80,8 @@ class ToolCall:
     def answer(self) -> str:
         """What the model is told of the outcome."""
         if self.part["state"] == "output-denied":
-            return DENIED
+            reason = self.part.get("approval", {}).get("reason")
+            return f"{DENIED} {reason}" if reason else DENIED
         if self.failed:
             return str(self.part["errorText"])
         output = self.part.get("output")

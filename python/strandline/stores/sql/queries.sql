@@ -46,7 +46,7 @@ DELETE FROM journal WHERE number <= ?;
 SELECT number, entries FROM journal ORDER BY number;
 
 -- erase_messages --
--- This and the next six, in one transaction with put_erased, are the deletion of a session.
+-- This and the next seven, in one transaction with put_erased, are the deletion of a session.
 DELETE FROM messages WHERE session = ?;
 
 -- erase_runs --
@@ -60,6 +60,9 @@ DELETE FROM decisions WHERE session = ?;
 
 -- erase_annotations --
 DELETE FROM annotations WHERE session = ?;
+
+-- erase_receipts --
+DELETE FROM receipts WHERE session = ?;
 
 -- erase_erasures --
 DELETE FROM erasures WHERE session = ?;
@@ -78,13 +81,21 @@ SELECT session, number FROM erased;
 DELETE FROM erased WHERE number <= ?;
 
 -- erase_content --
--- This and the next four, in one transaction with put_erasure, take away what a message has said. Segments of the session
+-- This and the next five, in one transaction with put_erasure, take away what a message has said. Segments of the session
 -- itself hold what users said; erase() gives a segment without what the erasure names.
 UPDATE log SET blob = erase(blob, ?2)
 WHERE session = ?1 AND first_seq < ?3 AND (run IS NULL OR run IN (SELECT value FROM json_each(?4)));
 
 -- erase_decisions_of_message --
 DELETE FROM decisions WHERE session = ? AND message = ?;
+
+-- erase_digests --
+-- Of what an agent was told, as long as that is said in a message of its own, the digest stays.
+UPDATE receipts SET digest = NULL
+WHERE session = ?1 AND (message_id = ?2 OR (run IN (SELECT value FROM json_each(?3)) AND NOT EXISTS (
+    SELECT 1 FROM messages
+    WHERE messages.session = ?1 AND messages.message_id = receipts.message_id AND NOT messages.deleted
+)));
 
 -- erase_annotations_of_message --
 DELETE FROM annotations WHERE session = ? AND message = ?;
@@ -113,12 +124,12 @@ ON CONFLICT (id) DO UPDATE SET
 -- put_messages --
 -- An upsert keeps the rowid, and with it the order of creation; INSERT OR REPLACE would not.
 INSERT INTO messages (session, version, message_id, parent, role, author, created_at, run, parts, metadata,
-    deleted, spawned)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    deleted, spawned, editor)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (version) DO UPDATE SET
     session = excluded.session, message_id = excluded.message_id, parent = excluded.parent, role = excluded.role,
     author = excluded.author, created_at = excluded.created_at, run = excluded.run, parts = excluded.parts,
-    metadata = excluded.metadata, deleted = excluded.deleted, spawned = excluded.spawned;
+    metadata = excluded.metadata, deleted = excluded.deleted, spawned = excluded.spawned, editor = excluded.editor;
 
 -- put_runs --
 INSERT INTO runs (id, session, message, message_id, parent, agent, author, status, created_at, first_seq, last_seq,
@@ -147,6 +158,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (session, id) DO UPDATE SET
     message = excluded.message, message_id = excluded.message_id, kind = excluded.kind, author = excluded.author,
     created_at = excluded.created_at, name = excluded.name, data = excluded.data, range = excluded.range;
+
+-- put_receipts --
+INSERT INTO receipts (session, message_id, run, seq, digest, "key") VALUES (?, ?, ?, ?, ?, ?);
 
 -- drop_annotation --
 DELETE FROM annotations WHERE session = ? AND id = ?;
@@ -190,21 +204,33 @@ SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived
 WHERE owner = ?5 AND updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
 ORDER BY updated_at DESC, id LIMIT ?4;
 
+-- list_sessions_that_wait --
+-- Those with a decision that is pending; ?5 is the owner, null for everybody's.
+SELECT id, epoch, owner, created_at, updated_at, last_seq, leaf, title, archived, submit FROM sessions
+WHERE id IN (SELECT session FROM decisions WHERE outcome IS NULL)
+    AND updated_at <= ?1 AND (updated_at < ?1 OR id > ?2) AND archived = coalesce(?3, archived)
+    AND owner = coalesce(?5, owner)
+ORDER BY updated_at DESC, id LIMIT ?4;
+
+-- count_pending --
+SELECT session, count(*) FROM decisions
+WHERE outcome IS NULL AND session IN (SELECT value FROM json_each(?)) GROUP BY session;
+
 -- outline --
-SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata, deleted, spawned
+SELECT session, version, message_id, parent, role, author, created_at, run, NULL, metadata, deleted, spawned, editor
 FROM messages
 WHERE session = ? ORDER BY rowid;
 
 -- get_messages --
 -- One statement for any number of versions: one snapshot, one call. Parts that are a blob are compressed JSON.
 SELECT session, version, message_id, parent, role, author, created_at, run,
-    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned, editor
 FROM messages
 WHERE session = ?1 AND version IN (SELECT value FROM json_each(?2));
 
 -- all_messages --
 SELECT session, version, message_id, parent, role, author, created_at, run,
-    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned
+    CASE typeof(parts) WHEN 'blob' THEN inflate(parts) ELSE parts END, metadata, deleted, spawned, editor
 FROM messages
 WHERE session = ? ORDER BY rowid;
 
@@ -247,6 +273,9 @@ FROM decisions WHERE outcome IS NULL AND expires_at <= ? ORDER BY expires_at LIM
 -- list_annotations --
 SELECT session, id, message, message_id, kind, author, created_at, name, NULL, NULL
 FROM annotations WHERE session = ?;
+
+-- list_receipts --
+SELECT session, message_id, run, seq, digest, "key" FROM receipts WHERE session = ? ORDER BY seq;
 
 -- annotations_of --
 -- A page of one message's, of one kind or (null) of all, in order of creation.

@@ -325,6 +325,21 @@ async def test_what_strandlines_own_wire_says_beyond_the_protocol() -> None:
     assert (await parts_of(*call()[:-1], early, call()[-1]))[1]["type"] == "data-tool-output-preliminary"
 
 
+async def test_an_approval_is_asked_for_when_the_input_is_complete() -> None:
+    start, *end = call()
+    asked = [
+        {"type": "CUSTOM", "name": "tool-approval-request", "value": {"approvalId": "a", "toolCallId": "c"}},
+        {"type": "CUSTOM", "name": "tool-approval-response", "value": {"approvalId": "a", "approved": True}},
+    ]
+    for count, state in ((1, "approval-requested"), (2, "approval-responded")):
+        (part,) = await parts_of(start, *asked[:count], *end)
+        assert (part["input"], part["state"]) == ({}, state)
+        (cut,) = await parts_of(start, *asked[:count])
+        assert (cut["input"], cut["state"]) == ({}, state)
+    (broken,) = await parts_of(start, *asked, {**end[0], "delta": "{"}, end[1])
+    assert broken["state"] == "output-error" and "approval" not in broken
+
+
 async def kinds_of(*events: Any) -> list[str]:
     return [chunk["type"].removesuffix("-available") for chunk in await chunks_of(*events)]
 
@@ -456,7 +471,13 @@ async def test_what_a_run_waits_for_is_shown() -> None:
     chunks = await chunks_of(*call(), end=end)
     assert chunks[-4:] == [
         {"type": "tool-approval-request", "approvalId": "i1", "toolCallId": "c"},
-        {"type": "data-interrupt", "id": "i2", "data": interrupts[1]},
+        {
+            "type": "tool-input-available",
+            "toolCallId": "i2",
+            "toolName": "interrupt",
+            "input": interrupts[1],
+            "providerMetadata": {"ag-ui": {"interrupt": "i2"}},
+        },
         {"type": "finish-step"},
         {"type": "finish", "finishReason": "tool-calls"},
     ]

@@ -117,6 +117,42 @@ async def test_a_stop_ends_the_agent_and_its_tool(server: httpx.AsyncClient, sse
     assert (waiting["state"], waiting["errorText"]) == ("output-error", "The reply was stopped.")
 
 
+PAY = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "pay"}]}
+
+
+@pytest.mark.parametrize("sse", [False, True])
+async def test_tools_that_need_approval_are_decided_here_also_after_a_kill(serve: Serve, sse: bool) -> None:
+    process = serve(script=APP, python=interpreter())
+    body = {"id": "c", "messages": [PAY], "sse": sse}
+    limits = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=20, limits=limits) as client:
+        await client.post(f"{process.url}/api/chat", json=body)
+        asked = (await client.get(f"{process.url}/api/sessions/c/decisions")).json()["decisions"]
+        assert [(each["toolCallId"], each["input"]) for each in asked] == [("c1", {"sum": 5}), ("c2", {"sum": 900})]
+        process.kill()
+        process.start()
+        for each, answer in zip(asked, [{"approved": True}, {"approved": False, "reason": "Too much."}], strict=True):
+            await client.post(f"{process.url}/api/sessions/c/decisions/{each['id']}", json=answer)
+        message = await gone_on(client, process.url)
+        paid = (await client.get(f"{process.url}/oracle/c")).json()["paid"]
+    assert paid == [5]
+    first, second = [part for part in message["parts"] if part["type"] == "tool-pay"]
+    assert (first["output"], second["errorText"]) == ("paid 5", "Rejected: Too much.")
+    assert message["parts"][-1]["text"] == "Paid, in part."
+
+
+async def gone_on(client: httpx.AsyncClient, url: str) -> Any:
+    """The reply once it is whole."""
+    await client.get(f"{url}/api/chat/c/stream")
+    return (await client.get(f"{url}/api/chat/c/messages")).json()["messages"][-1]
+
+
+async def test_another_message_instead_of_an_approval_is_answered(server: httpx.AsyncClient) -> None:
+    await server.post("/api/chat", json={"id": "c", "messages": [PAY]})
+    assert content(await asked(server, "and now?", "u2")) == [{"type": "text", "text": "Nothing paid."}]
+    assert (await server.get("/oracle/c")).json()["paid"] == []
+
+
 async def test_its_own_server_is_a_producer_by_url(server: httpx.AsyncClient) -> None:
     """``to_sse`` behind FastAPI, as the package's documentation writes it, with Strandline in front of it."""
 

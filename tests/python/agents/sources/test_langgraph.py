@@ -15,11 +15,9 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel, G
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.config import get_stream_writer
 from langgraph.graph import START, MessagesState, StateGraph, add_messages
 from langgraph.prebuilt import ToolNode, tools_condition
-from langgraph.types import interrupt
 
 from rig import Rig, running
 from strandline import Run
@@ -454,22 +452,6 @@ async def test_a_file_may_be_kept_elsewhere() -> None:
         shown = history(await stored(rig))[-1].content_blocks
     assert [part["url"] for part in parts[1:]] == ["https://example.com/1.png", "https://example.com/2.png"]
     assert [block["url"] for block in shown] == ["https://example.com/1.png", "https://example.com/2.png"]  # type: ignore[typeddict-item]
-
-
-async def test_an_interrupt_is_a_data_part_and_the_run_ends() -> None:
-    def ask(state: MessagesState) -> Any:
-        return {"messages": [AIMessage(interrupt({"question": "Sure?"}))]}
-
-    graph = StateGraph(MessagesState)
-    graph.add_node("ask", ask)
-    graph.add_edge(START, "ask")
-    compiled = graph.compile(checkpointer=InMemorySaver())
-    threads = {"configurable": {"thread_id": "t"}}
-    async with running(agent=answering(compiled, Kept(), config=threads)) as rig:
-        parts, run = await told(rig), await last_run(rig)
-    (waiting,) = compiled.get_state(threads).interrupts
-    assert parts == [{"type": "data-interrupt", "data": {"id": waiting.id, "value": {"question": "Sure?"}}}]
-    assert run["status"] == "completed"
 
 
 @pytest.mark.parametrize("where", ["text", "arguments", "tool"])

@@ -63,14 +63,18 @@ def check(parts: list[dict[str, Any]], output: Any) -> None:
     assert (parts[1]["input"], parts[1]["output"]) == ({"port": "Kiel"}, output)
 
 
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
-async def test_the_example_answers_with_its_tool(provider: str, model: ModelServer) -> None:
-    model.play(*recordings(provider))
-    spec = importlib.util.spec_from_file_location("app", ROOT / "examples" / provider / "app.py")
+def example(provider: str, name: str) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / provider / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    check(await replied(module), {"port": "Kiel", "height": 2.0, "unit": "m"})
+    return module
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+async def test_the_example_answers_with_its_tool(provider: str, model: ModelServer) -> None:
+    model.play(*recordings(provider))
+    check(await replied(example(provider, "app")), {"port": "Kiel", "height": 2.0, "unit": "m"})
     first, second = model.requests
     assert first["tools"] == second["tools"] and first["stream"] is True
     assert len(second.get("input") or second["messages"]) > len(first.get("input") or first["messages"])
@@ -104,8 +108,14 @@ async def test_the_agents_of_the_page_answer(provider: str, model: ModelServer) 
     check(await replied(run_block(first, tools)), "Kiel: 2 m")
 
 
+async def test_the_example_of_chat_completions_answers(model: ModelServer) -> None:
+    model.play(sse(openai_recordings.completion(SAID), named=False))
+    assert [part["text"] for part in await replied(example("openai", "completions"))] == [SAID]
+    assert model.requests[0]["messages"] == [{"role": "user", "content": "How high?"}]
+
+
 async def test_the_chat_of_the_page_answers(model: ModelServer) -> None:
-    first, _, chat = blocks("openai.md")
+    first, _, _, chat = blocks("openai.md")
     model.play(sse(openai_recordings.completion(SAID), named=False))
     assert [part["text"] for part in await replied(run_block(first, chat))] == [SAID]
     assert model.requests[0]["messages"] == [{"role": "user", "content": "How high?"}]
