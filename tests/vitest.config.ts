@@ -28,5 +28,7 @@ export default defineConfig({
     // A rejection that nobody handles fails the run: "no unhandled rejections" is one of the promises.
     dangerouslyIgnoreUnhandledErrors: false,
     unstubGlobals: true,
+    // A page is asked until it says so: what a device shows follows what was said to another one.
+    expect: { poll: { timeout: 15_000, interval: 20 } },
   },
 });

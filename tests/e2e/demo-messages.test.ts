@@ -22,7 +22,7 @@ describe("versions", () => {
     expect(await desk.at("versions").count()).toBe(0);
     await desk.at("regenerate").click();
     for (const tab of [desk, phone]) await says(tab, "versions", "2 / 2");
-    expect(await phone.reply.getAttribute("data-message-id")).not.toBe(first);
+    await expect.poll(() => phone.reply.getAttribute("data-message-id")).not.toBe(first);
 
     await phone.page.getByRole("button", { name: "Earlier version" }).click();
     for (const tab of [desk, phone]) {
@@ -33,8 +33,8 @@ describe("versions", () => {
     }
     await phone.page.reload();
     await says(phone, "versions", "1 / 2");
-    expect(await phone.reply.getAttribute("data-message-id")).toBe(first);
-    expect(await phone.at("version-before").isDisabled()).toBe(true);
+    await expect.poll(() => phone.reply.getAttribute("data-message-id")).toBe(first);
+    await expect.poll(() => phone.at("version-before").isDisabled()).toBe(true);
 
     await phone.at("edit").click();
     await phone.at("edit-text").fill("count to 5 every 1 ms");
@@ -75,24 +75,24 @@ test("two more agents report beside a reply, and one is stopped on the other dev
     card(tab, agent).getByRole("progressbar").getAttribute("value");
   for (const agent of ["web", "archive"]) {
     await eventually(`${agent} has read a page`, async () => (await done(desk, agent)) > 0, 15_000, 20);
-    expect(await card(desk, agent).getAttribute("data-status")).toBe("running");
-    expect(await card(desk, agent).getByRole("progressbar").count()).toBe(1);
+    await expect.poll(() => card(desk, agent).getAttribute("data-status")).toBe("running");
+    await expect.poll(() => card(desk, agent).getByRole("progressbar").count()).toBe(1);
   }
   await phone.page.getByRole("button", { name: "Stop archive" }).click();
   await phone.page.reload();
   for (const tab of [desk, phone]) {
     await tab.isNow("completed");
-    expect(await tab.text()).toMatch(/1 of 2 came back\./);
-    expect(await card(tab, "web").getAttribute("data-status")).toBe("completed");
-    expect(await card(tab, "web").innerText()).toMatch(/12 \/ 12\s+12 pages about tides/);
-    expect(await card(tab, "archive").getAttribute("data-status")).toBe("stopped");
-    expect(await tab.fits()).toBe(true);
+    await expect.poll(() => tab.text()).toMatch(/1 of 2 came back\./);
+    await expect.poll(() => card(tab, "web").getAttribute("data-status")).toBe("completed");
+    await expect.poll(() => card(tab, "web").innerText()).toMatch(/12 \/ 12\s+12 pages about tides/);
+    await expect.poll(() => card(tab, "archive").getAttribute("data-status")).toBe("stopped");
+    await expect.poll(() => tab.fits()).toBe(true);
   }
-  expect(await done(phone, "archive")).toBeLessThan(8);
+  await expect.poll(() => done(phone, "archive")).toBeLessThan(8);
   await desk.page.reload();
   await desk.isNow("completed");
-  expect(await desk.at("colleague").count()).toBe(2);
-  expect(await progress(desk, "archive")).toBe(await progress(phone, "archive"));
+  await expect.poll(() => desk.at("colleague").count()).toBe(2);
+  await expect.poll(() => progress(desk, "archive")).toBe(await progress(phone, "archive"));
 });
 
 test("reactions are counted over the devices, one of each per device", async () => {
@@ -137,9 +137,11 @@ test("a second tab is another device of the same chat", async () => {
 test("every button on the page has a name, and what a visitor can try is there", async () => {
   const tab = await demo.open(await demo.context());
   const prompts = tab.page.locator(".prompt-text");
-  expect(await prompts.allInnerTexts()).toEqual(
-    expect.arrayContaining(["delete report.pdf", "plan 10 days in Lisbon", "research tides", "think 5"]),
-  );
+  await expect
+    .poll(() => prompts.allInnerTexts())
+    .toEqual(
+      expect.arrayContaining(["delete report.pdf", "plan 10 days in Lisbon", "research tides", "think 5"]),
+    );
   await tab.say("delete report.pdf");
   await tab.at("approve").waitFor();
   await tab.at("deny").click();

@@ -23,22 +23,22 @@ describe("an approval", () => {
     await phone.at("approve").waitFor();
     await desk.page.reload();
     await desk.at("approve").waitFor();
-    expect(await desk.reply.getAttribute("data-status")).toBe("suspended");
-    expect(await phone.fits()).toBe(true);
+    await expect.poll(() => desk.reply.getAttribute("data-status")).toBe("suspended");
+    await expect.poll(() => phone.fits()).toBe(true);
 
     await phone.at("approve").click();
     for (const tab of [desk, phone]) {
       await tab.isNow("completed");
-      expect(await tab.text()).toMatch(/delete_file is done\. \(The demo only pretends\.\)$/);
-      expect(await tab.at("tool").getAttribute("data-state")).toBe("output-available");
-      expect(await tab.at("decided").innerText()).toMatch(decided("Approved"));
-      expect(await tab.at("approval").count()).toBe(0);
+      await expect.poll(() => tab.text()).toMatch(/delete_file is done\. \(The demo only pretends\.\)$/);
+      await expect.poll(() => tab.at("tool").getAttribute("data-state")).toBe("output-available");
+      await expect.poll(() => tab.at("decided").innerText()).toMatch(decided("Approved"));
+      await expect.poll(() => tab.at("approval").count()).toBe(0);
     }
-    expect(await desk.at("decided").innerText()).toBe(await phone.at("decided").innerText());
-    expect(await phone.at("decided").innerText()).toContain("phone-");
+    await expect.poll(() => desk.at("decided").innerText()).toBe(await phone.at("decided").innerText());
+    await expect.poll(() => phone.at("decided").innerText()).toContain("phone-");
     await desk.page.reload();
     await desk.isNow("completed");
-    expect(await desk.at("decided").innerText()).toMatch(decided("Approved"));
+    await expect.poll(() => desk.at("decided").innerText()).toMatch(decided("Approved"));
   });
 
   test("is decided once when both click: who is late is told what was decided, and by whom", async () => {
@@ -62,15 +62,17 @@ describe("an approval", () => {
       return (await phone.at("error").count()) > 0 && phone;
     });
     const [outcome, by] = late === desk ? ["approved", "phone"] : ["denied", "desktop"];
-    expect(await late.at("error").innerText()).toMatch(
-      new RegExp(`^Somebody was quicker: it is ${outcome}, decided on ${by}-\\w{4}\\.$`),
-    );
+    await expect
+      .poll(() => late.at("error").innerText())
+      .toMatch(new RegExp(`^Somebody was quicker: it is ${outcome}, decided on ${by}-\\w{4}\\.$`));
     for (const tab of [desk, phone]) {
       await tab.isNow("completed");
-      expect(await tab.text()).toMatch(outcome === "approved" ? /send_mail is done/ : /was not called/);
-      expect(await tab.at("decided").innerText()).toMatch(
-        decided(outcome === "approved" ? "Approved" : "Denied"),
-      );
+      await expect
+        .poll(() => tab.text())
+        .toMatch(outcome === "approved" ? /send_mail is done/ : /was not called/);
+      await expect
+        .poll(() => tab.at("decided").innerText())
+        .toMatch(decided(outcome === "approved" ? "Approved" : "Denied"));
     }
     const winner = late === desk ? phone : desk;
     expect(await winner.at("error").count()).toBe(0);
@@ -86,9 +88,9 @@ describe("an approval", () => {
     for (const tab of [desk, phone]) {
       await eventually("there are two replies", async () => (await tab.replies.count()) === 2);
       await tab.isNow("completed");
-      expect(await tab.at("approval").count()).toBe(0);
-      expect(await tab.replies.first().getAttribute("data-status")).toBe("completed");
-      expect(await tab.at("tool").getAttribute("data-state")).toBe("output-denied");
+      await expect.poll(() => tab.at("approval").count()).toBe(0);
+      await expect.poll(() => tab.replies.first().getAttribute("data-status")).toBe("completed");
+      await expect.poll(() => tab.at("tool").getAttribute("data-state")).toBe("output-denied");
     }
   });
 });
@@ -98,7 +100,7 @@ describe("while a reply runs", () => {
     const [desk, phone] = await demo.pair();
     await desk.say("count to 300 every 50 ms");
     await desk.shows(5);
-    expect(await desk.at("composer").isEnabled()).toBe(true);
+    await expect.poll(() => desk.at("composer").isEnabled()).toBe(true);
     await desk.at("how-queue").check();
     for (const text of ["count to 2 every 1 ms", "say nothing", "count to 4 every 1 ms"])
       await desk.say(text);
@@ -111,11 +113,11 @@ describe("while a reply runs", () => {
     const reply = await desk.reply.getAttribute("data-message-id");
     await phone.page.reload();
     await waits([phone], ...queued);
-    expect(await phone.fits()).toBe(true);
+    await expect.poll(() => phone.fits()).toBe(true);
     // Meanwhile the reply is the last message, on the page that was there and on the one that was loaded.
     for (const tab of [desk, phone]) {
-      expect(await tab.questions.count()).toBe(1);
-      expect(await tab.reply.getAttribute("data-message-id")).toBe(reply);
+      await expect.poll(() => tab.questions.count()).toBe(1);
+      await expect.poll(() => tab.reply.getAttribute("data-message-id")).toBe(reply);
     }
 
     const alarms = await Promise.all([desk, phone].map((tab) => tab.alarms()));
@@ -148,10 +150,12 @@ describe("while a reply runs", () => {
     await phone.page.reload();
     for (const tab of [desk, phone]) {
       await tab.isNow("completed");
-      expect(await tab.text()).toMatch(/^6 days in Lisbon.*Noted.*Day 6\..*As you wished: more fish\.$/s);
-      expect(await tab.replies.count()).toBe(1);
-      expect(await tab.questions.count()).toBe(1);
-      expect(await tab.at("told").count()).toBe(1);
+      await expect
+        .poll(() => tab.text())
+        .toMatch(/^6 days in Lisbon.*Noted.*Day 6\..*As you wished: more fish\.$/s);
+      await expect.poll(() => tab.replies.count()).toBe(1);
+      await expect.poll(() => tab.questions.count()).toBe(1);
+      await expect.poll(() => tab.at("told").count()).toBe(1);
     }
   });
 
@@ -176,7 +180,7 @@ describe("while a reply runs", () => {
     const [desk, phone] = await demo.pair();
     await desk.say("count to 5000 every 10 ms");
     await phone.shows(10);
-    expect(await phone.at("how-interrupt").isChecked()).toBe(true);
+    await expect.poll(() => phone.at("how-interrupt").isChecked()).toBe(true);
     await phone.say("count to 3 every 1 ms");
     await show(
       [desk, phone],
@@ -189,8 +193,8 @@ describe("while a reply runs", () => {
     for (const tab of [desk, phone]) {
       await eventually("there are two replies", async () => (await tab.replies.count()) === 2);
       await tab.isNow("completed");
-      expect(await tab.replies.first().getAttribute("data-status")).toBe("stopped");
-      expect(await tab.at("how").count()).toBe(0);
+      await expect.poll(() => tab.replies.first().getAttribute("data-status")).toBe("stopped");
+      await expect.poll(() => tab.at("how").count()).toBe(0);
     }
   });
 
@@ -202,16 +206,18 @@ describe("while a reply runs", () => {
     await phone.say("think 5");
     await waits([desk, phone], "Queued think 5");
     await phone.at("how-interrupt").check();
-    expect(await phone.page.getByText("Ends this reply and what is queued.").isVisible()).toBe(true);
+    await expect
+      .poll(() => phone.page.getByText("Ends this reply and what is queued.").isVisible())
+      .toBe(true);
     await phone.say("count to 3 every 1 ms");
     for (const tab of [desk, phone]) {
       await eventually("there are three replies", async () => (await tab.replies.count()) === 3);
       await tab.isNow("completed");
       const [first, second] = [tab.replies.nth(0), tab.replies.nth(1)];
-      expect(await first.innerText()).toMatch(/Stopped/);
-      expect(await first.getByTestId("react-up").count()).toBe(1);
-      expect(await second.innerText()).toMatch(/Not answered/);
-      expect(await second.getByTestId("react-up").count()).toBe(0);
+      await expect.poll(() => first.innerText()).toMatch(/Stopped/);
+      await expect.poll(() => first.getByTestId("react-up").count()).toBe(1);
+      await expect.poll(() => second.innerText()).toMatch(/Not answered/);
+      await expect.poll(() => second.getByTestId("react-up").count()).toBe(0);
     }
   });
 });
@@ -233,8 +239,8 @@ test("a server that is killed twice: the queue goes on, and what waits for a dec
   for (const tab of [desk, phone]) {
     await eventually("it is done", async () => /delete_file is done/.test(await tab.text()), 20_000, 20);
     await tab.isNow("completed");
-    expect(await tab.replies.first().getAttribute("data-status")).toBe("lost");
-    expect(await tab.at("waiting").count()).toBe(0);
+    await expect.poll(() => tab.replies.first().getAttribute("data-status")).toBe("lost");
+    await expect.poll(() => tab.at("waiting").count()).toBe(0);
   }
   expect((await desk.history()).messages.length).toBe(4);
 });
@@ -256,13 +262,13 @@ test("a reply that was lost before a queued one: the page complains of nothing, 
   await tab.at("offline-toggle").click();
   await eventually("both are over", async () => /the answer is 14\./.test(await tab.text()), 20_000, 20);
   await tab.isNow("completed");
-  expect(await tab.replies.first().getAttribute("data-status")).toBe("lost");
+  await expect.poll(() => tab.replies.first().getAttribute("data-status")).toBe("lost");
   expect(await tab.at("error").count()).toBe(0);
 
   await tab.replies.first().getByRole("button", { name: "Try again" }).click();
   await eventually("the plan is written anew", async () => /Day 4\./.test(await tab.text()), 20_000, 20);
   await tab.isNow("completed");
-  expect(await tab.replies.count()).toBe(1);
+  await expect.poll(() => tab.replies.count()).toBe(1);
   await says(tab, "versions", "2 / 2");
   await tab.at("version-before").click();
   await eventually("what followed is still there", async () => /is 14\./.test(await tab.text()));
@@ -291,7 +297,7 @@ test("the strip stays as it is while the page reconnects, and can be told to try
   await asked;
   await demo.server.start();
   for (const tab of [desk, phone]) await says(tab, "connection-status", "Live");
-  expect(await desk.at("tally").innerText()).toBe("resumed 1 time, 0 lost, 0 duplicated");
+  await expect.poll(() => desk.at("tally").innerText()).toBe("resumed 1 time, 0 lost, 0 duplicated");
 });
 
 test("a fresh tab in the middle of a reply has resumed nothing, a reloaded one has", async () => {
@@ -338,5 +344,5 @@ test("on a phone a table keeps its words whole, and what can be done about a rep
     return range.getClientRects().length;
   });
   expect(lines).toBe(1);
-  expect(await phone.fits()).toBe(true);
+  await expect.poll(() => phone.fits()).toBe(true);
 });
