@@ -1,20 +1,21 @@
-"""A pydantic-ai agent with a tool, whose replies survive a reload.
+"""A pydantic-ai agent with two tools, one of which waits for a yes, and whose replies survive a reload.
 
 strandline serve app:app
 """
 
 import os
 
-from pydantic_ai import Agent
+from pydantic_ai import Agent, DeferredToolRequests
 from pydantic_ai.models.test import TestModel
 
 from strandline import Run, Strandline, open_on_loopback
-from strandline.agents.sources.pydantic_ai import history, pydantic_ai_events
+from strandline.agents.sources.pydantic_ai import deferred_results, history, pydantic_ai_events
 
 chat = Strandline("chat.db", auth=open_on_loopback("you"))
 agent = Agent(
-    os.environ.get("MODEL") or TestModel(),  # which needs no key: it calls every tool and says what came back
-    instructions="You answer questions about the tide. Look before you answer.",
+    os.environ.get("MODEL") or TestModel(),  # which needs no key: it calls every tool once, and says what came back
+    instructions="You answer questions about the tide, and open locks. Look before you answer.",
+    output_type=[str, DeferredToolRequests],  # an answer, or what it waits for
 )
 
 
@@ -24,9 +25,17 @@ def tide(place: str) -> dict[str, object]:
     return {"place": place, "metres": round(2 + len(place) % 5 * 0.7, 1), "rising": len(place) % 2 == 0}
 
 
+@agent.tool_plain(requires_approval=True)
+def open_lock(place: str) -> str:
+    """Open the sea lock at a place. It is called when somebody has said yes."""
+    return f"The lock at {place} is open."
+
+
 @chat.agent
 async def reply(run: Run):
-    yield pydantic_ai_events(run, agent.run_stream_events(message_history=history(run.messages)))
+    deferred = deferred_results(run)  # None, unless this goes on because somebody has approved something
+    asked = history(run.messages, deferred)
+    yield pydantic_ai_events(run, agent.run_stream_events(message_history=asked, deferred_tool_results=deferred))
 
 
 @chat.on_end

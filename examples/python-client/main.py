@@ -3,6 +3,8 @@
 python main.py list
 python main.py send SESSION "count to 50 every 100 ms"
 python main.py follow SESSION
+python main.py approve SESSION
+python main.py deny SESSION
 python main.py stop SESSION
 """
 
@@ -100,13 +102,31 @@ def show(client: httpx.Client, session: str, run: str | None = None, cursor: str
                 raise SystemExit("The session was deleted.")
 
 
+def decide(client: httpx.Client, session: str, approved: bool) -> None:
+    """Answer whatever the last reply asks approval for, and print how it goes on when nothing is left."""
+    cursor = call(client, "GET", f"/sessions/{session}/messages")["cursor"]
+    for asked in call(client, "GET", f"/sessions/{session}/decisions")["decisions"]:
+        if asked["kind"] == "approval":
+            print(f"[{'approved' if approved else 'denied'}: {asked['tool']} {asked['input']}]", flush=True)
+            body = {"approved": approved}
+            decided = call(client, "POST", f"/sessions/{session}/decisions/{asked['id']}", body)
+            if decided["run"] is not None:
+                show(client, session, decided["run"], cursor)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Talk to a Strandline server.")
     parser.add_argument("--url", default="http://127.0.0.1:8000/api")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="your sessions, those changed last first")
-    for name, what in (("send", "say something, and print the reply"), ("follow", "print what happens"), ("stop", "")):
-        command = commands.add_parser(name, help=what or "stop the reply that is being written")
+    for name, what in (
+        ("send", "say something, and print the reply"),
+        ("follow", "print what happens"),
+        ("approve", "say yes to what a reply waits for, and print how it goes on"),
+        ("deny", "say no to it"),
+        ("stop", "stop the reply that is being written"),
+    ):
+        command = commands.add_parser(name, help=what)
         command.add_argument("session")
         if name == "send":
             command.add_argument("text")
@@ -123,6 +143,8 @@ def main() -> None:
             show(client, args.session, sent["run"], sent["cursor"])
         elif args.command == "follow":
             show(client, args.session)
+        elif args.command in ("approve", "deny"):
+            decide(client, args.session, args.command == "approve")
         else:
             print(call(client, "POST", f"/sessions/{args.session}/stop", {})["status"])
 

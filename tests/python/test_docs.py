@@ -38,16 +38,40 @@ def test_the_exception_tree_in_the_docstring_is_the_tree() -> None:
     assert drawn | {"StrandlineError"} == defined
 
 
-PAGES = [
-    path for where in ("*.md", "docs/**/*.md", "examples/*.md", "examples/*/*.md") for path in sorted(ROOT.glob(where))
-]
+WHERE = ("*.md", "docs/**/*.md", "examples/*.md", "examples/*/*.md", "js-adapter/*.md", "benchmarks/*.md")
+PAGES = [path for where in WHERE for path in sorted(ROOT.glob(where))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Where a link into a page can lead: its headings, as GitHub names them."""
+    prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.*)$", prose, re.MULTILINE):
+        shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+        name = re.sub(r"[^\w\- ]", "", shown.strip().lower()).replace(" ", "-")
+        found.add(next(each for n in range(99) if (each := f"{name}-{n}" if n else name) not in found))
+    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_relative_link_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+def test_every_link_of_ours_leads_somewhere(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)", page.read_text()):
         if not target.startswith(("http:", "https:")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+            to = page.parent / target if target else page
+            assert to.exists(), f"{page.name} links to {target}"
+            assert not anchor or anchor in anchors(to), f"{page.name} links to {target}#{anchor}"
+
+
+CLAUSES = set(re.findall(r"^(?:## )?(\d+(?:\.\d+)?)\.? ", (ROOT / "PROTOCOL.md").read_text(), re.MULTILINE))
+OURS = [*PAGES, *SOURCES, *ROOT.glob("js-adapter/src/*.ts")]
+
+
+def test_every_clause_of_the_protocol_that_is_named_exists() -> None:
+    for path in OURS:
+        text = path.read_text()
+        inside = path.suffix == ".md" and "decisions" not in path.parts
+        named = re.findall(r"§(\d+(?:\.\d+)?)", text) if inside else re.findall(r"PROTOCOL §(\d+(?:\.\d+)?)", text)
+        assert set(named) <= CLAUSES, path
 
 
 def test_every_tests_folder_that_the_guarantees_name_exists() -> None:

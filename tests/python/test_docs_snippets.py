@@ -183,11 +183,14 @@ def commands(page: str) -> list[str]:
     return [each.strip() for each in re.split(r"^(?=curl )", text, flags=re.MULTILINE) if each.strip()]
 
 
-@pytest.mark.parametrize("page", ["sessions.md", "plain-sse.md"])
+@pytest.mark.parametrize("page", ["sessions.md", "plain-sse.md", "branches.md", "several-agents.md"])
 def test_every_curl_of_the_page_is_answered_as_it_says(page: str, serve: Serve) -> None:
     url, answers = serve().url, []
-    assert len(commands(page)) >= 4
+    assert len(commands(page)) >= (1 if page == "several-agents.md" else 4)
     with httpx.Client(timeout=20) as client:
+        if page in ("branches.md", "several-agents.md"):  # they go on in a conversation that is there
+            asked = {"id": "u1", "role": "user", "parts": [{"type": "text", "text": "count to 2 every 1 ms"}]}
+            client.post(f"{url}/api/chat", json={"id": "c1", "messages": [asked]}).raise_for_status()
         for command in commands(page):
             request, stream = curl(command, url)
             answer = client.send(request, stream=True)

@@ -107,6 +107,27 @@ test("follow joins in the middle and goes on; stop ends it for everybody; list k
   expect(await follow.done).toBe(0);
 });
 
+test.each([
+  ["approve", "[approved: delete_file {'path': 'report.pdf'}]\n", "`delete_file` is done."],
+  ["deny", "[denied: delete_file {'path': 'report.pdf'}]\n", "`delete_file` was not called."],
+])(
+  "%s answers what a reply waits for, prints how it goes on, and does nothing again",
+  async (command, note, end) => {
+    const session = fresh(command);
+    const send = run(["send", session, "delete report.pdf"]);
+    expect(await send.done, send.err).toBe(0);
+    expect(send.out).toMatch(/\[suspended\]\n$/);
+    const decide = run([command, session]);
+    expect(await decide.done, decide.err).toBe(0);
+    expect(decide.out.startsWith(note)).toBe(true);
+    expect(decide.out).toContain(end);
+    expect(await example.runs(session)).toMatchObject([{ status: "suspended" }, { status: "completed" }]);
+    const again = run([command, session]);
+    expect(await again.done, again.err).toBe(0);
+    expect(again.out).toBe("");
+  },
+);
+
 test("what cannot be mended is said, and is an error", async () => {
   const follow = run(["follow", "nobody-has-this"]);
   expect(await follow.done).toBe(1);

@@ -34,9 +34,15 @@ async def asked(client: httpx.AsyncClient, text: str, id: str = "u1") -> list[di
     message = {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
     answer = await client.post("/api/chat", json={"id": "c1", "messages": [message]})
     assert answer.status_code == 200 and answer.text.endswith("data: [DONE]\n\n")
-    history = (await client.get("/api/chat/c1/messages")).json()
-    parts: list[dict[str, Any]] = history["messages"][-1]["parts"]
+    parts: list[dict[str, Any]] = (await last(client))["parts"]
     return parts
+
+
+async def last(client: httpx.AsyncClient) -> dict[str, Any]:
+    """The last message of the history."""
+    history = (await client.get("/api/chat/c1/messages")).json()
+    message: dict[str, Any] = history["messages"][-1]
+    return message
 
 
 @pytest.fixture
@@ -53,16 +59,30 @@ def example(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     return module
 
 
+@pytest.mark.parametrize("approved", [True, False])
 @pytest.mark.parametrize("example", ["pydantic-ai"], indirect=True)
-async def test_the_pydantic_ai_example_answers_with_its_tool(example: Any, capsys: Any) -> None:
+async def test_the_pydantic_ai_example_answers_with_its_tools_when_one_was_decided(
+    example: Any, approved: bool, capsys: Any
+) -> None:
     async with client_of(example.chat, example.app) as client:
-        parts = await asked(client, "How high is the tide?")
-        assert [part["type"] for part in parts] == ["step-start", "tool-tide", "step-start", "text"]
-        assert parts[1]["output"]["metres"] == 2.7
-        assert '"metres":2.7' in parts[3]["text"]
+        before = await asked(client, "How high is the tide?")
+        assert [part["type"] for part in before] == ["step-start", "tool-tide", "tool-open_lock"]
+        assert before[1]["output"]["metres"] == 2.7
+        assert before[2]["state"] == "approval-requested"
+        message = await last(client)
+        parts = await decided(client, {"approved": approved, "reason": "High tide."})
+        assert (await last(client))["id"] == message["id"]
+        assert parts[1] == before[1]
+        if approved:
+            assert (parts[2]["state"], parts[2]["output"]) == ("output-available", "The lock at a is open.")
+        else:
+            assert parts[2]["state"] == "output-denied"
+        assert [part["type"] for part in parts[3:]] == ["step-start", "text"]
+        assert ("is open" in parts[4]["text"], "High tide." in parts[4]["text"]) == (approved, not approved)
         again = await asked(client, "And now?", "u2")
         assert again[-1]["type"] == "text"
-    assert "c1 completed {" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.index("c1 suspended {") < said.index("c1 completed {")
 
 
 @pytest.mark.parametrize("example", ["langgraph"], indirect=True)
@@ -73,6 +93,26 @@ async def test_the_langgraph_example_answers(example: Any) -> None:
             assert data == {"type": "data-progress", "id": "look", "data": {"looking": "at the gauge"}}
             assert text["text"] == "The tide is rising, and will be high at noon."
             assert text["providerMetadata"]["langgraph"]["node"] == "answer"
+
+
+@pytest.mark.parametrize("example", ["langgraph"], indirect=True)
+async def test_the_tool_of_the_langgraph_example_waits_for_a_decision(example: Any) -> None:
+    async with client_of(example.chat, example.app) as client:
+        for id, approved, state, said in (
+            ("u1", True, "output-available", "The lock at Dover is open."),
+            ("u2", False, "output-denied", "Not approved: High tide."),
+        ):
+            data, _, tool = await asked(client, "Open the lock.", id)
+            assert (tool["type"], tool["input"]) == ("tool-open_lock", {"place": "Dover"})
+            assert tool["state"] == "approval-requested"
+            message = await last(client)
+            parts = await decided(client, {"approved": approved, "reason": "High tide."})
+            assert (await last(client))["id"] == message["id"]
+            assert (parts[0], parts[2]["state"], parts[2].get("output")) == (data, state, said if approved else None)
+            assert [part["type"] for part in parts[3:]] == ["step-start", "text"]
+            assert parts[4]["text"] == said
+        text = (await asked(client, "When is high tide?", "u3"))[-1]["text"]
+        assert text == "The tide is rising, and will be high at noon."
 
 
 def snippets(page: str) -> list[str]:
@@ -149,6 +189,5 @@ async def decided(client: httpx.AsyncClient, answer: dict[str, Any]) -> list[dic
     (waiting,) = (await client.get("/api/sessions/c1/decisions")).json()["decisions"]
     assert (await client.post(f"/api/sessions/c1/decisions/{waiting['id']}", json=answer)).status_code == 200
     await client.get("/api/chat/c1/stream")
-    history = (await client.get("/api/chat/c1/messages")).json()
-    parts: list[dict[str, Any]] = history["messages"][-1]["parts"]
+    parts: list[dict[str, Any]] = (await last(client))["parts"]
     return parts
