@@ -198,6 +198,28 @@ class Settings:
     max_concurrent: int = _count(
         16, 1, 10000, "Most runs of one session that may be running at a time. One more is answered 429.", "runs"
     )
+    notes_limit: int = _bytes(
+        8388608,
+        256,
+        268435456,
+        "Most that one running agent may have been told and not taken, with what came along; at most 100 notes. One"
+        " more is answered 429; a single one may be longer.",
+    )
+    max_decisions: int = _count(
+        100,
+        1,
+        10000,
+        "Most decisions that one session may wait for. To ask for one more raises in the agent, and a run that leaves"
+        " more fails with `too-many-decisions`.",
+        "decisions",
+    )
+    decisions_limit: int = _bytes(
+        8388608,
+        256,
+        268435456,
+        "Longest inputs of the calls that one session waits for, together. A run that leaves more fails likewise; a"
+        " single call may be longer.",
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

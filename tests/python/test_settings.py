@@ -56,6 +56,9 @@ def test_the_defaults_are_those_that_were_decided() -> None:
         "submit": "interrupt",
         "max_queued": 20,
         "max_concurrent": 16,
+        "notes_limit": 8_388_608,
+        "max_decisions": 100,
+        "decisions_limit": 8_388_608,
     }
 
 

@@ -18,7 +18,7 @@ from strandline.core.parts import Tool
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.run import Status
 from strandline.errors import ChunkRefused, RunOver
-from strandline.runtime.ending import Ending
+from strandline.runtime.ending import TOO_MANY_DECISIONS, Ending
 from strandline.runtime.live import LiveSession
 from strandline.runtime.live_run import LiveRun
 from strandline.runtime.session import Sessions
@@ -135,6 +135,11 @@ class Writer(Composing):
         except InvalidId:  # of a library; no path could have it
             decision = clock.mint("decision")
         return Awaited(tool.id, kind, decision, terms.roles, expires_at)
+
+    def _may_ask_more(self) -> None:
+        most = self._settings.max_decisions
+        if len(self._session.state.waiting()) + len(self._undecided()) >= most:
+            raise ChunkRefused(f"The session may wait for {most} decisions at a time.", code=TOO_MANY_DECISIONS)
 
     def give_up(self) -> None:
         """The agent has failed: nothing that it may have left running can add to the message any more."""

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from strandline.agents.catalog import Agents
+from strandline.agents.catalog import Agents, Named
 from strandline.agents.decision import made
 from strandline.agents.leases import Lease, Leases, Returned, Said, failed, leaving
 from strandline.agents.prompt import prompt
@@ -90,30 +90,31 @@ def router(
         shown_to = [agent for agent in agents if serves(identity, agent.name)]
         if not shown_to:
             raise Forbidden("You need the role `agent` to see how the agents are doing.")
-        live = [
+        # Counted is only what the caller may work on: a number, too, would say what happens in a foreign session.
+        live = Counter(
             session.state.runs[run.id].agent
             for session in service.sessions.in_memory()
+            if session.live and allows(identity, session.state.record, Action.AGENT)
             for run in session.live.values()
             if run.id in session.state.runs
-        ]
-        return JSONResponse(
-            {
-                "agents": [
-                    {
-                        "name": agent.name,
-                        "kind": "remote" if agent.function is None else "local",
-                        "lease": agent.lease or None,
-                        "workers": leases.workers.connected(agent.name),
-                        "doing": Counter(lease.status for lease in leases.of(agent.name) if lease.status),
-                        "waiting": sum(lease.live.claimed is None for lease in leases.of(agent.name)),
-                        "active": live.count(agent.name),
-                        "seenAt": leases.workers.seen(agent.name),
-                    }
-                    for agent in shown_to
-                ]
-            },
-            headers=_FRESH,
         )
+
+        def doing(agent: Named) -> dict[str, Any]:
+            held = [
+                lease for lease in leases.of(agent.name) if allows(identity, lease.session.state.record, Action.AGENT)
+            ]
+            return {
+                "name": agent.name,
+                "kind": "remote" if agent.function is None else "local",
+                "lease": agent.lease or None,
+                "workers": leases.workers.connected(agent.name),
+                "doing": Counter(lease.status for lease in held if lease.status),
+                "waiting": sum(lease.live.claimed is None for lease in held),
+                "active": live[agent.name],
+                "seenAt": leases.workers.seen(agent.name),
+            }
+
+        return JSONResponse({"agents": [doing(agent) for agent in shown_to]}, headers=_FRESH)
 
     @routes.get("/{name}/runs")
     async def work(name: str, request: Request, identity: Identity = who) -> Response:

@@ -15,8 +15,9 @@ from strandline.core.records import DecisionRecord, SessionRecord
 from strandline.core.session import SessionState
 from strandline.errors import Forbidden, NotFound, Unprocessable
 from strandline.http.auth import Action, Identity
-from strandline.http.intake import answer_in, caller_of
+from strandline.http.intake import answer_in, caller_of, limit_of
 from strandline.http.problems import problem_route, read_json
+from strandline.http.stream import query_id
 from strandline.runtime.deciding import Answered
 from strandline.runtime.service import Service
 from strandline.runtime.submitting import May
@@ -24,6 +25,8 @@ from strandline.runtime.submitting import May
 Allowed = Callable[[Identity, Any, Action], bool]
 
 MAX_LISTED = 1000
+PAGE_BYTES = 4 * 1024 * 1024
+"""A page of decisions ends before it is longer; one that is longer by itself is a page of its own."""
 _FRESH = {"Cache-Control": "no-store"}
 
 
@@ -41,9 +44,8 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed) -> A
         every = request.query_params.get("all", "false")
         if every not in ("true", "false"):
             raise Unprocessable("`all` must be `true` or `false`.", code="invalid-request")
-        state = session.state
-        found = list(state.decisions.values()) if every == "true" else state.waiting()
-        return _json({"decisions": [decisions.plain(each) for each in found[-MAX_LISTED:]]})
+        limit, before = limit_of(request, MAX_LISTED, MAX_LISTED), query_id(request, "before")
+        return _page(session.state, limit, before, pending=every == "false")
 
     @routes.post("/{session_id:anything}/decisions/{decision_id:anything}")
     async def decide(session_id: str, decision_id: str, request: Request, identity: Identity = who) -> Response:
@@ -53,7 +55,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed) -> A
         answered, decision = await service.sessions.answer_one(
             session_id, decision_id, answer, caller_of(identity, {}), may_decide(identity, allows)
         )
-        return _json(taken(answered, decision))
+        return _json(orjson.dumps(taken(answered, decision)))
 
     return routes
 
@@ -83,5 +85,28 @@ def pending_plain(state: SessionState, *, content: bool = True) -> list[dict[str
     return shown if content else [{**each, "input": None} for each in shown]
 
 
-def _json(data: object) -> Response:
-    return Response(orjson.dumps(data), media_type="application/json", headers=_FRESH)
+def _page(state: SessionState, limit: int, before: str | None, *, pending: bool) -> Response:
+    """The newest decisions, or those next to the one with the id ``before``, oldest first (PROTOCOL §15.3). That one
+    may have been decided since. Raises Unprocessable where there is none."""
+    known = list(state.decisions.values())
+    if before is not None:
+        if before not in state.decisions:
+            raise Unprocessable("`before` is not a decision of this session (any more).", code="invalid-request")
+        del known[[each.id for each in known].index(before) :]
+    rows: list[bytes] = []
+    size, first = 0, None
+    for each in reversed([each for each in known if each.pending or not pending]):
+        row = orjson.dumps(decisions.plain(each))
+        size += len(row)
+        if len(rows) == limit or (rows and size > PAGE_BYTES):
+            break
+        rows.append(row)
+        first = each.id
+    else:
+        first = None
+    listed = b",".join(reversed(rows))
+    return _json(b'{"decisions":[%b],"next":%b}' % (listed, orjson.dumps(first)))
+
+
+def _json(data: bytes) -> Response:
+    return Response(data, media_type="application/json", headers=_FRESH)

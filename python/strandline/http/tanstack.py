@@ -167,7 +167,7 @@ def router(service: Service, identify: Callable[..., Any], allows: Allowed, agen
         answer: Answered = await claims.using(service.store, session_id, run_id, decided)
         run = answer.run
         if is_later(request):
-            return accepted(run.id if run is not None else run_id, answer.message_id)
+            return accepted(run.id, answer.message_id) if run is not None else undecided(answer)
         if run is not None:
             return await stream(request, identity, answer.session, run.id, None, counted=known, own=True)
         return await unfinished(answer, run_id)
@@ -260,6 +260,12 @@ def accepted(run_id: str, message_id: str) -> JSONResponse:
     """The answer to that."""
     started = {"runId": run_id, "messageId": message_id}
     return JSONResponse(started, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
+
+
+def undecided(answer: Answered) -> JSONResponse:
+    """The same where nothing goes on yet: the id that the client has made up names no run."""
+    waiting = {"runId": None, "messageId": answer.message_id, "pending": answer.pending}
+    return JSONResponse(waiting, status_code=202, headers={"Preference-Applied": RESPOND_ASYNC})
 
 
 def _presented(request: Request) -> str | None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import orjson
 
 from strandline.core.decisions import SUPERSEDED, Answer, Awaited, asked, made, requested
 from strandline.core.events import Appended, Chunk, Event, RunEnded, RunQueued, StopRequested
 from strandline.core.message import FoldState
+from strandline.core.partial_json import ABSENT
 from strandline.core.parts import is_step
 from strandline.core.run import Status
 from strandline.core.session import Content
 from strandline.core.unfold import closers
 from strandline.runtime.live import LiveSession
 from strandline.runtime.live_run import LiveRun
+from strandline.settings import Settings
 
+TOO_MANY_DECISIONS = "too-many-decisions"
+_FAILED = "The reply failed. Please try again."
 _CLOSING = {
     Status.COMPLETED: "The reply ended before this tool call was finished.",
     Status.SUSPENDED: "The reply paused before this tool call was finished.",
@@ -40,6 +46,23 @@ class Ending:
     usage: Mapping[str, Any] | None = None
     after_pending: bool = False
     awaits: tuple[Awaited, ...] = ()
+
+
+def affordable(session: LiveSession, live: LiveRun, ending: Ending, settings: Settings) -> Ending:
+    """The end of a run that leaves no more to be decided than its session may wait for: everybody who comes is shown
+    all of that. One that leaves more has failed; what it said stays, and its calls are closed."""
+    asked = [tool for each in ending.awaits if (tool := live.fold.tool(each.tool_call)) is not None]
+    if not asked:
+        return ending
+    waiting = session.state.waiting()
+    if len(waiting) + len(asked) <= settings.max_decisions:
+        shown = [[each.tool_call, each.tool, each.input] for each in waiting]
+        shown += [[each.id, each.name, None if (known := each.input()) is ABSENT else known] for each in asked]
+        if len(shown) == 1 or len(orjson.dumps(shown)) <= settings.decisions_limit:
+            return ending
+    return replace(
+        ending, status=Status.FAILED, reason=TOO_MANY_DECISIONS, error=_FAILED, finish_reason=None, awaits=()
+    )
 
 
 def ends_with(session: LiveSession, run_id: str, status: Status) -> list[LiveRun]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import orjson
 
 from strandline.core.checkpoints import Checkpoints
 from strandline.core.chunks import STEERING
@@ -39,7 +41,7 @@ class Caller:
 @dataclass(frozen=True, slots=True)
 class Note:
     """What somebody told a running agent: a user message that has not become one. ``by`` is who, as events name it;
-    ``caller`` the same as the agent knows it, None after a restart."""
+    ``caller`` the same as the agent knows it, None after a restart; ``size``: in bytes, with what came along."""
 
     id: str
     parts: tuple[Mapping[str, Any], ...]
@@ -47,6 +49,7 @@ class Note:
     at: int
     metadata: Any = None
     caller: Caller | None = None
+    size: int = 0
 
     @property
     def text(self) -> str:
@@ -57,6 +60,16 @@ class Note:
     def device(self) -> str | None:
         """The device that it came from, if that is known."""
         return self.caller.device if self.caller is not None else None
+
+
+def size_of(*said: Any) -> int:
+    """How many bytes this takes as JSON."""
+    return len(orjson.dumps(said))
+
+
+def _without_body(note: Note) -> Note:
+    """One that was taken, which no run will answer: what came along with it is nobody's any more."""
+    return note if note.caller is None else replace(note, caller=replace(note.caller, body={}))
 
 
 class Pending(Coalescer):
@@ -228,7 +241,7 @@ class LiveRun:
                     if chunk["type"] == STEERING:
                         note = self.notes.pop(chunk["id"], None)
                         if note is not None:
-                            self._taken[note.id] = note
+                            self._taken[note.id] = _without_body(note)
             return
         self.checkpoints.take(seq, event)
         if isinstance(event, RunClaimed):
@@ -237,7 +250,8 @@ class LiveRun:
                 claims[event.claim] = event.producer
             self.claimed = Claimed(event.producer, event.holder, claims)
         elif isinstance(event, Steered):
-            self.notes[event.message_id] = Note(event.message_id, event.parts, event.by, event.at, event.metadata)
+            place, size = (event.message_id, event.parts, event.by, event.at), size_of(event.parts, event.metadata)
+            self.notes[event.message_id] = Note(*place, event.metadata, size=size)
             self._news.wake()
         elif isinstance(event, RunStarted):
             self.began = seq

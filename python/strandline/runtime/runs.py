@@ -20,7 +20,7 @@ from strandline.core.run import Status
 from strandline.core.unfold import revive
 from strandline.errors import NotFound, RunOver
 from strandline.runtime.deciding import Decisions
-from strandline.runtime.ending import Ending, end_events
+from strandline.runtime.ending import Ending, affordable, end_events
 from strandline.runtime.live import Decided, LiveSession, SessionGone
 from strandline.runtime.live_run import Caller, LiveRun
 from strandline.runtime.memory import stop_names
@@ -132,10 +132,10 @@ class Runs(Decisions):
                 return Decided((), lambda: None)
             if live.pending and ending.after_pending:
                 return None
-            at = self._clock.now()
-            ends = end_events(session, live, ending, by, at, overtaken_by(session, live))
-            events, contents = with_spawned(session, live.id, ending.status, ends, at)
-            left = answered(session, live, ending.status, at, self._clock.mint)
+            at, end = self._clock.now(), affordable(session, live, ending, self._settings)
+            ends = end_events(session, live, end, by, at, overtaken_by(session, live))
+            events, contents = with_spawned(session, live.id, end.status, ends, at)
+            left = answered(session, live, end.status, at, self._clock.mint)
             return Decided((*events, *left.events), lambda: None, contents, left.caller)
 
         return self.journal.enqueue(session, decide)

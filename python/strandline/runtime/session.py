@@ -74,7 +74,7 @@ class Sessions(Runs):
             run = state.running() if run_id is None else state.runs[run_id]
             if run is None or run.status is not Status.RUNNING:
                 raise Conflict("No agent is running that could be told; send a message instead.", code="not-running")
-            told = tell(session, run, message, caller, key, self._clock.now(), self._settings.chunk_limit)
+            told = tell(session, run, message, caller, key, self._clock.now(), self._settings)
             return replace(told, answer=lambda: (session, told.answer()))
 
         found: tuple[LiveSession, ReceiptRecord] = await self._decide_in(session_id, may, decide)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import orjson
-
 from strandline.core.events import Event, MessageCreated, RunQueued, Steered
 from strandline.core.intake import SUBMIT, Incoming, Parts, Request
 from strandline.core.receipts import digest_of
@@ -20,7 +18,8 @@ from strandline.core.run import Status
 from strandline.errors import BodyTooLarge, Conflict, TooMany
 from strandline.runtime.ending import ends_with
 from strandline.runtime.live import Decided, LiveSession
-from strandline.runtime.live_run import Caller, LiveRun, Note
+from strandline.runtime.live_run import Caller, LiveRun, Note, size_of
+from strandline.settings import Settings
 
 MAX_NOTES = 100
 """Notes that one run may have not taken yet."""
@@ -58,19 +57,21 @@ def told_already(session: LiveSession, message_id: str, parts: Parts) -> Receipt
 
 
 def tell(
-    session: LiveSession, run: RunRecord, message: Incoming, caller: Caller, key: str | None, at: int, limit: int
+    session: LiveSession, run: RunRecord, message: Incoming, caller: Caller, key: str | None, at: int, limits: Settings
 ) -> Decided:
-    """Tell a running agent a message. Answers with the receipt. Raises TooMany and BodyTooLarge (``limit`` bytes)."""
+    """Tell a running agent a message. Answers with the receipt. Raises TooMany and BodyTooLarge."""
     live = session.live[run.id]
-    if len(live.notes) >= MAX_NOTES:
-        raise TooMany("The agent has not taken what it was told before.", code="too-many-notes", retry_after=2.0)
-    if len(orjson.dumps((message.parts, message.metadata))) > limit:
+    said, limit = size_of(message.parts, message.metadata), limits.chunk_limit
+    if said > limit:
         raise BodyTooLarge(f"What a running agent is told may be {limit} bytes long. Send its URL instead.")
+    size, waiting = said + size_of(caller.body), sum(note.size for note in live.notes.values())
+    if live.notes and (len(live.notes) >= MAX_NOTES or waiting + size > limits.notes_limit):
+        raise TooMany("The agent has not taken what it was told before.", code="too-many-notes", retry_after=2.0)
     event = Steered(at, caller.by, run.id, message.id, message.parts, message.metadata, key)
 
     def answer() -> ReceiptRecord | None:
         if message.id in live.notes:
-            live.notes[message.id] = Note(message.id, message.parts, caller.by, at, message.metadata, caller)
+            live.notes[message.id] = Note(message.id, message.parts, caller.by, at, message.metadata, caller, size)
         return session.state.receipts.named(message.id)
 
     return Decided((event,), answer)

@@ -176,7 +176,7 @@ class Submissions(Registry):
         if isinstance(admitted, Occupied):
             raise Busy("A reply is being written. Send the message when it has ended.", _shown(admitted.run))
         if isinstance(admitted, Told) and start.create is not None and reason is None:
-            return tell(session, admitted.run, start.create, caller, request.key, at, self._settings.chunk_limit)
+            return tell(session, admitted.run, start.create, caller, request.key, at, self._settings)
         if not self.accepting:
             raise ShuttingDown("The server is shutting down; send the message again in a moment.")
         admission = admitted if isinstance(admitted, Admission) else Admission()

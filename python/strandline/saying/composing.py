@@ -61,6 +61,9 @@ class Composing(ABC):
     def _may_ask(self) -> None:  # noqa: B027  most may
         """Raise where nobody could call this agent again when what it asks for is decided."""
 
+    def _may_ask_more(self) -> None:  # noqa: B027  who cannot know is told at the end
+        """Raise where the session waits for as many decisions as it may."""
+
     # ------------------------------------------------------------------ chunk by chunk
 
     async def append(self, chunk: Chunk) -> None:

@@ -99,6 +99,7 @@ class Voice(Composing):
         asked.
         """
         self._may_ask()
+        self._may_ask_more()
         asked = terms(roles, expires_in)
         shown = self._fold.tool(id) if id is not None else None
         if id is not None and shown is not None and shown.state == "input-available" and shown.name == name:
@@ -122,6 +123,7 @@ class Voice(Composing):
     ) -> str:
         """Show a call of a tool that a client runs; returns its id. The output comes as with ``request_approval``."""
         self._may_ask()
+        self._may_ask_more()
         asked = terms(roles, expires_in)
         call = await self.tool_call(name, input, id=id or self._new_id("call"))
         self._asked[call] = asked

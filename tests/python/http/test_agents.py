@@ -413,6 +413,30 @@ async def test_how_the_agents_are_doing(far: Rig) -> None:
     await listening.drop()
 
 
+async def test_how_the_agents_are_doing_says_nothing_of_sessions_that_are_refused() -> None:
+    def policy(identity: Any, session: Any, action: Any) -> bool:
+        foreign = session is not None and session.id.startswith("secret")
+        return action != "agent" or not foreign or identity.user == "worker-trusted"
+
+    async with running(auth=Auth(who, policy), prepare=lambda chat: chat.remote_agent("far", lease=LEASE)) as rig:
+        kept_out, trusted = Worker(rig.app, "out", role="agent"), Worker(rig.app, "trusted", role="agent")
+
+        async def counts(worker: Worker) -> list[tuple[int, int, dict[str, int]]]:
+            agents = (await worker.ask("GET", "/api/agents")).json["agents"]
+            return [(each["waiting"], each["active"], each["doing"]) for each in agents]
+
+        await asked(rig, trusted, "secret")
+        await trusted.beat(status="thinking")
+        await rig.post("secret-waits", headers=FAR)
+        await rig.begun("secret-local")
+        assert await counts(kept_out) == [(0, 0, {}), (0, 0, {})]
+        await asked(rig, kept_out, "open")
+        await kept_out.beat(status="streaming")
+        await rig.begun("open-local")
+        assert await counts(kept_out) == [(0, 1, {}), (0, 1, {"streaming": 1})]
+        assert await counts(trusted) == [(0, 2, {}), (1, 3, {"thinking": 1, "streaming": 1})]
+
+
 # ---------------------------------------------------------------------- unasked
 
 

@@ -154,6 +154,24 @@ async def test_the_live_thread_tells_what_was_decided(rig: Rig) -> None:
     await live.drop()
 
 
+async def test_an_answer_at_once_names_no_run_while_something_else_is_pending(rig: Rig) -> None:
+    at_once = {"Prefer": "respond-async"}
+    _, call = await asked(rig, both, lambda run: run.call_client_tool("locate", id="x"))
+    refund, _ = await pending(rig)
+    for _ in range(2):  # the same again is answered like the first
+        partly = await (await resume(rig, "mine", ("x", "resolved", 5), headers=at_once)).end()
+        assert (partly.status, partly.headers["preference-applied"]) == (202, "respond-async")
+        assert partly.json == {"runId": None, "messageId": call.run.message_id, "pending": [refund["id"]]}
+    assert (await rig.ask("GET", f"{URL}?runId=mine&offset=-1")).status == 404
+    assert len((await rig.store.outline("c")).runs) == 1
+    whole = await (await resume(rig, "mine", (refund["id"], "cancelled", None), headers=at_once)).end()
+    assert whole.json == {"runId": "mine", "messageId": call.run.message_id}, "the id was free"
+    late = await (await resume(rig, "other", ("x", "resolved", 5), headers=at_once)).end()
+    assert late.json == whole.json, "the run that goes on has the name that it got"
+    (await rig.agent.called(2)).finish()
+    await rig.ended()
+
+
 async def test_a_run_id_that_is_taken_costs_nobody_anything(sqlite_rig: Rig) -> None:
     rig = sqlite_rig
     other, working = await rig.begun("other", "hello", "o1")

@@ -282,7 +282,7 @@ async def test_what_was_decided_is_forgotten_with_what_the_reply_said(sqlite_rig
     await rig.ended()
     await rig.chat.replace_message("c", call.run.message_id, [{"type": "text", "text": "new"}])
     for _ in range(2):
-        assert (await rig.ask("GET", f"{C}/decisions?all=true")).json == {"decisions": []}
+        assert (await rig.ask("GET", f"{C}/decisions?all=true")).json == {"decisions": [], "next": None}
         await rig.go_cold()
 
 

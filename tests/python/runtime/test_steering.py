@@ -468,3 +468,49 @@ async def test_the_store_fails_while_notes_wait(tmp_path: Path) -> None:
         await rig.passing(lambda: rig.sessions.journal.healthy)
         await rig.ended()
         assert [id for id, _ in await path(rig)] == ["u1", "reply", "n1"]
+
+
+async def test_what_waits_for_an_agent_is_bounded_in_bytes_with_what_came_along() -> None:
+    async with running(notes_limit=2000) as rig:
+        _, call = await rig.begun()
+        taken = Taken()
+        await told(rig, "x" * 3000, "n0")  # one alone may be longer
+        assert (await steer(rig, "x", "n1")).code == "too-many-notes"
+        call.do(taken.now)
+        await until(lambda: taken.notes)
+        session = await rig.sessions.find("c")
+        await until(lambda: not session.live[call.run.id].notes)
+        await told(rig, "x" * 900, "n1")
+        refused = await steer(rig, "x", "n2", body={"along": "y" * 1200})
+        assert (refused.status, refused.code) == (429, "too-many-notes")
+        submitted = await rig.post("c", "x" * 1200, "n2", headers=STEER)
+        assert (submitted.status, submitted.code) == (429, "too-many-notes")
+        await told(rig, "x", "n2", body={"along": "y" * 500})
+        assert (await steer(rig, "x" * 900, "n1")).status == 202, "a repeat adds nothing"
+        call.do(taken.now)
+        await until(lambda: len(taken.notes) == 3)
+        assert [len(text) for text in taken.texts] == [3000, 900, 1]
+
+
+async def test_what_waits_counts_after_a_restart_as_well(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with running(tmp_path / "chat.db", clock=clock, notes_limit=2000, recover=True) as rig:
+        await rig.begun()
+        await told(rig, "x" * 1500, "n1")
+    async with running(tmp_path / "chat.db", clock=clock, notes_limit=2000, recover=True) as rig:
+        await rig.agent.called(1)
+        assert (await steer(rig, "x" * 1000, "n2")).code == "too-many-notes"
+        await told(rig, "x" * 100, "n2")
+
+
+async def test_what_came_along_with_a_note_is_let_go_once_it_was_taken(rig: Rig) -> None:
+    _, call = await rig.begun()
+    live = (await rig.sessions.find("c")).live[call.run.id]
+    await told(rig, "x", "n1", body={"along": "SECRET"})
+    assert live.notes["n1"].caller.body == {"along": "SECRET"}
+    taken = Taken()
+    call.do(taken.now)
+    await until(lambda: live.taken)
+    (kept,) = live.taken
+    assert (kept.caller.user, kept.caller.body) == ("ann", {})
+    assert taken.notes[0].caller.body == {"along": "SECRET"}, "the agent has it as it was told"
