@@ -57,7 +57,9 @@ export interface Belief {
   ownRun(): string | undefined;
 }
 
-/** What a `decision-made` event says (§11.13). */
+const MADE = "decision-made";
+
+/** What such an event says (§11.13). */
 interface Made {
   outcome: string;
 }
@@ -85,8 +87,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   let expected: string | undefined;
   /** What comes after the message of `expected` is not told, and loaded when that run has ended. */
   let hasMore: boolean | undefined;
-  /** Id of the message that is being told and that the chat shows already. */
-  let quiet: unknown = null;
+  /** Id of the message of somebody that is being told as a whole, where the chat does not show it yet. */
+  let whole: unknown = null;
   /** A run has ended since the chat's state was reset: another one would be the first that it does not see end. */
   let isStale = false;
   /** Something of others came after what was sent last: if that comes now, the chat shows it too early. */
@@ -95,8 +97,6 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   /** Id of the reply that `run` writes. What is not of it waits for its end: a chat shows one after the other. */
   let writes: string | undefined;
   let later: Chunk[] = [];
-  /** What the conversation had when it was loaded. Runs that wrote of it then may end after one that began later. */
-  let over: string[] = [];
 
   // What the chat does.
   let waiting: string | undefined;
@@ -141,9 +141,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       seen = found.seq ?? 0;
       hasMore = found.more;
       run = writes = undefined;
-      quiet = null;
+      whole = null;
       later = [];
-      over = [...known];
       isOvertaken = false;
       const asked = found.interrupts;
       // Messages do not say what is waited for.
@@ -273,10 +272,10 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
     // Where nobody has decided, nothing goes on, and the chat is to ask no more.
-    if (chunk.name === "decision-made" && /expired|superseded/.test((chunk.value as Made).outcome))
-      return false;
-    const isMuted = run === undefined ? over.some((id) => isOf(chunk, id)) : muted.has(run);
-    if (chunk.messageId !== quiet && !isMuted) give(chunk);
+    if (chunk.name === MADE && /expired|superseded/.test((chunk.value as Made).outcome)) return false;
+    // What else is of no run that began here is in the conversation by now, or on a branch that was not shown (§16.3).
+    const isOfNoRun = chunk.messageId === whole || chunk.name === MADE;
+    if (run === undefined ? isOfNoRun : !muted.has(run)) give(chunk);
     return true;
   }
 
@@ -298,7 +297,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     leaf = id;
     unsent.delete(id);
     known.add(id);
-    quiet = isKnown ? id : null;
+    whole = isKnown ? null : id;
     if (!isKnown) give({ ...chunk, metadata: undefined });
     return true;
   }
