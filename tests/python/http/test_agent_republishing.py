@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from asking import decide, tools
 from far import Worker, asked, reply, served, text
 from rig import Answer, Rig
+from strandline.agents.leases import Said
+from strandline.agents.relayed import Anew
 from strandline.testing import fold_frames
 
 PLAIN = {"type": "text", "text": "plain", "state": "done"}
@@ -66,6 +69,19 @@ async def test_a_replacement_is_one_commit_and_what_follows_it_comes_after(far: 
         assert parts[: len(RICH)] == RICH
 
 
+@pytest.mark.parametrize("content", ["anew", [PLAIN], [], None])
+async def test_its_number_is_in_the_same_commit(far: Rig, content: Any) -> None:
+    """So that a server which dies right after it knows that it was done."""
+    _, worker = await asked(far)
+    await worker.append("a draft")
+    assert (await anew(worker, content)).status == 200
+    (batch,) = [batch for batch in far.store.committed if "message-reset" in far.kinds(batch)]
+    reset, said = [json.loads(blob) for entry in batch.entries for blob in entry.events]
+    assert (reset["type"], said["type"], said["sent"]) == ("message-reset", "appended", 2)
+    await worker.end()
+    assert words((await reply(far))[0]) == {"anew": ["anew"]}.get(str(content), ["plain"] if content else [])
+
+
 async def test_it_counts_once_however_often_it_comes(far: Rig) -> None:
     _, worker = await asked(far)
     await worker.append("a draft")
@@ -111,7 +127,7 @@ async def test_one_whose_request_is_gone_is_carried_out_once(far: Rig) -> None:
     lease = far.chat._leases.find(worker.run)
     assert lease is not None
     await asyncio.sleep(0.01)
-    asking = asyncio.create_task(anew(worker, "anew", 3))
+    asking = asyncio.create_task(lease.append(Said(1, 3, Anew("anew"))))
     await asyncio.sleep(0.01)
     asking.cancel()
     await asyncio.wait({asking})
