@@ -138,18 +138,22 @@ class Lease:
         """Add a request, once, in order; return when it is in the log. Raises RunOver, Conflict (``fenced``, ``gap``),
         Unprocessable (``chunk-refused``: that ends the run) or Unavailable."""
         with self._room():
-            async with self._claiming:
-                writer = self._writer_for(said.producer)
-                if said.sequence > writer.taken + 1:
-                    raise _gap(writer.taken + 1)
-                if said.sequence == writer.taken + 1:
-                    self._take(writer, said)
+            # To its end, also when nobody waits for it any more: the next request must not come in between.
+            await asyncio.shield(self._take(said))
             self.renew()
             await self._stored(said)
 
-    def _take(self, writer: Relayed, said: Said) -> None:
+    async def _take(self, said: Said) -> None:
+        async with self._claiming:
+            writer = self._writer_for(said.producer)
+            if said.sequence > writer.taken + 1:
+                raise _gap(writer.taken + 1)
+            if said.sequence == writer.taken + 1:
+                await self._add(writer, said)
+
+    async def _add(self, writer: Relayed, said: Said) -> None:
         try:
-            writer.take(said.sequence, said.what)
+            await writer.take(said.sequence, said.what)
         except RunOver:
             pass  # it is being ended; whoever waits below learns how
         except ChunkRefused as exc:

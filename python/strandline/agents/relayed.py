@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from strandline.agents.republishing import Republisher
 from strandline.agents.steering import Steered
 from strandline.core.chunks import ChunkInvalid, check
 from strandline.core.events import Chunk
@@ -26,6 +27,7 @@ from strandline.runtime.live_run import LiveRun, Note
 from strandline.runtime.session import Sessions
 from strandline.saying.composing import DELTAS, size_of, split
 from strandline.saying.decision import Terms
+from strandline.saying.republishing import Content
 from strandline.settings import Settings
 
 SAID = "strandline-text"
@@ -41,10 +43,17 @@ class Taking:
     most: int
 
 
-Request = str | Sequence[Chunk] | Taking
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """A request to say something else: this, or with None what the message said before its run."""
+
+    content: Content | None
 
 
-class Relayed(Steered):
+Request = str | Sequence[Chunk] | Taking | Anew
+
+
+class Relayed(Republisher, Steered):
     """The writing side of a run that one producer writes from elsewhere. ``taken``: its newest request's number."""
 
     def __init__(
@@ -57,9 +66,13 @@ class Relayed(Steered):
         self._open = None  # the parts that are open are the agent's to close
         self._renamed = _renamed(self._fold)
 
-    def take(self, sequence: int, said: Request) -> None:
-        """Add one request: text, chunks, or the taking of notes. In one step, so that it is in one commit with its
-        number. Raises ChunkRefused, and then a part of it may have been added; RunOver once the run has ended."""
+    async def take(self, sequence: int, said: Request) -> None:
+        """Add one request. In one step, so that it is in one commit with its number; that of ``Anew`` is waited for.
+        Raises ChunkRefused, and then a part of it may have been added; RunOver once the run has ended."""
+        if isinstance(said, Anew):
+            await self._say_anew(said.content, sequence)
+            self.taken = sequence
+            return
         if isinstance(said, Taking):
             self._hear(said.most)
         elif isinstance(said, str):

@@ -50,7 +50,6 @@ class Writer(Composing):
         self._since_pause = 0
         self._written = 0
         self._closed = False
-        self._held: asyncio.Event | None = None
         self._taken: set[str] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -84,8 +83,8 @@ class Writer(Composing):
             await asyncio.sleep(0)
         if self._live.pending.size >= self._settings.pending_limit:
             await self._live.pending.room(self._settings.pending_limit)
-        while self._held is not None:
-            await self._held.wait()
+        if self._held is not None:
+            await self._unheld()
 
     def _put(self, chunk: Chunk, size: int = 64) -> None:
         """One checked chunk of about ``size`` bytes: into the message so far, and on its way to the store."""
@@ -105,8 +104,7 @@ class Writer(Composing):
 
     async def close(self) -> Ending:
         """The agent has returned: end what it left open and say how the run ended."""
-        while self._held is not None:  # a restart that the agent did not wait for
-            await self._held.wait()
+        await self._unheld()  # a restart that the agent did not wait for
         if not self._live.over:
             self._close_part()
         self._closed = True

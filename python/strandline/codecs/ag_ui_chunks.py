@@ -206,9 +206,6 @@ class Translator:
         self._step = f"step-{self._steps}"
         return [*events, {"type": "STEP_STARTED", "stepName": self._step}]
 
-    def _finish_step(self, chunk: Mapping[str, Any]) -> Events:
-        return self._end_step()
-
     def _end_step(self) -> Events:
         ended, self._step = self._step, None
         return [] if ended is None else [{"type": "STEP_FINISHED", "stepName": ended}]
@@ -294,9 +291,6 @@ class Translator:
             value["toolCallId"] = self.wire_call(value["toolCallId"])
         return [{"type": "CUSTOM", "name": chunk["type"], "value": value}]
 
-    def _untellable(self, chunk: Mapping[str, Any]) -> None:
-        return None
-
     def recall(self, tool: Tool) -> Events:
         """A call as it stands, said at once."""
         call, events = self._start_call(tool.id, tool.name)
@@ -337,9 +331,9 @@ def recap(message_id: str, fold: FoldState) -> tuple[Translator, Events]:
 
 _TAKE: dict[str, Callable[[Translator, Mapping[str, Any]], Events | None]] = {
     **dict.fromkeys(("start", "finish", "message-metadata"), Translator._metadata),
-    "reset-step": Translator._untellable,
+    "reset-step": lambda made, chunk: None,
     "start-step": Translator._start_step,
-    "finish-step": Translator._finish_step,
+    "finish-step": lambda made, chunk: made._end_step(),
     "text-start": Translator._text_start,
     "text-delta": Translator._text_delta,
     "text-end": Translator._text_end,

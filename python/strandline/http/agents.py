@@ -13,7 +13,8 @@ from strandline.agents.catalog import Agents, Named
 from strandline.agents.decision import made
 from strandline.agents.leases import Lease, Leases, Returned, Said, failed, leaving
 from strandline.agents.prompt import prompt
-from strandline.agents.relayed import Taking, shown
+from strandline.agents.relayed import Anew, Taking, shown
+from strandline.agents.relayed import Request as What
 from strandline.agents.run import ui_message
 from strandline.agents.workers import Worker
 from strandline.core.chunks import FINISH_REASONS, complaint
@@ -31,6 +32,7 @@ from strandline.runtime.service import Service
 from strandline.runtime.speaking import Unasked
 from strandline.runtime.steering import MAX_NOTES
 from strandline.saying.decision import Terms, terms
+from strandline.saying.republishing import MOST_PARTS
 
 MAX_CHUNKS = 1000
 MAX_ERROR = 1000
@@ -169,24 +171,33 @@ def router(
             "messages": [ui_message(message) for message in context],
             "authors": {message.message_id: message.author for message in context},
             "prompt": prompt(context),
-            "partial": shown(lease.live.fold) if lease.live.fold.entries else None,
+            "partial": partial(lease),
             "decisions": made(lease.session, lease.live),
             "taken": len(lease.live.taken),
             "notes": len(lease.live.notes),
         }
 
-    async def add(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        said = Said(_number(body, "producer"), _number(body, "sequence"), _said(body))
+    async def numbered(lease: Lease, body: Mapping[str, Any], what: What) -> Mapping[str, Any]:
+        """Add a numbered request to the run."""
+        said = Said(_number(body, "producer"), _number(body, "sequence"), what)
         await lease.append(said)
         return {"sequence": said.sequence, "notes": len(lease.live.notes)}
+
+    async def add(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await numbered(lease, body, _said(body))
 
     async def steer(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take what the agent was told. Who knows the first ``taken`` notes already is given the rest."""
         most, known = _number(body, "most") if "most" in body else MAX_NOTES, _number(body, "taken", 0)
-        said = Said(_number(body, "producer"), _number(body, "sequence"), Taking(most))
-        await lease.append(said)
-        notes = [_note(note) for note in lease.live.taken[known:]]
-        return {"sequence": said.sequence, "notes": len(lease.live.notes), "told": notes}
+        answer = await numbered(lease, body, Taking(most))
+        return {**answer, "told": [_note(note) for note in lease.live.taken[known:]]}
+
+    async def replace(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await numbered(lease, body, Anew(_content(body)))
+
+    async def restart(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Begin again; what the message said before this run, its worker does not know."""
+        return {**await numbered(lease, body, Anew(None)), "partial": partial(lease)}
 
     async def beat(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         status = body.get("status")
@@ -203,6 +214,8 @@ def router(
         "claim": take,
         "append": add,
         "steering": steer,
+        "replace": replace,
+        "restart": restart,
         "heartbeat": beat,
         "end": end,
     }
@@ -223,6 +236,11 @@ def router(
         raise NotFound("There is no such route; see PROTOCOL.md §18.")
 
     return routes
+
+
+def partial(lease: Lease) -> dict[str, Any] | None:
+    """What the message of a run says so far, as a UIMessage; None where it says nothing."""
+    return shown(lease.live.fold) if lease.live.fold.entries else None
 
 
 def end_plain(record: RunRecord) -> dict[str, Any]:
@@ -248,6 +266,15 @@ def _said(body: Mapping[str, Any]) -> str | list[Any]:
     if text is None and isinstance(chunks, list) and len(chunks) <= MAX_CHUNKS:
         return chunks
     raise Unprocessable(f"Send `text`, or at most {MAX_CHUNKS} `chunks`.", code="invalid-request")
+
+
+def _content(body: Mapping[str, Any]) -> str | list[Any]:
+    text, parts = body.get("text"), body.get("parts")
+    if isinstance(text, str) and parts is None:
+        return text
+    if text is None and isinstance(parts, list) and len(parts) <= MOST_PARTS:
+        return parts
+    raise Unprocessable(f"Send `text`, or at most {MOST_PARTS} `parts`.", code="invalid-request")
 
 
 def _ending(body: Mapping[str, Any]) -> Returned | Ending:

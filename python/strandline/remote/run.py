@@ -11,6 +11,7 @@ from strandline.core.events import Chunk
 from strandline.core.unfold import revive
 from strandline.errors import ChunkRefused, RunOver
 from strandline.remote.outbox import Outbox
+from strandline.remote.republishing import Republisher
 from strandline.remote.steering import Steered
 from strandline.saying.composing import aclose
 from strandline.saying.decision import Decision, read
@@ -20,7 +21,7 @@ _CHUNK_LIMIT = 1_048_576
 _PIECE = 65_536
 
 
-class RemoteRun(Steered, Voice):
+class RemoteRun(Republisher, Steered, Voice):
     """One run. Methods that add content are coroutines; they wait when the server is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended.

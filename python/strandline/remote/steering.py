@@ -36,7 +36,6 @@ class Steered(Composing):
 
     _outbox: Outbox
     _taken: int
-    _held: asyncio.Event | None = None
 
     def __init__(self, *composing: Any) -> None:
         super().__init__(*composing)
@@ -71,22 +70,18 @@ class Steered(Composing):
         if self._broken_off is not None:
             return
         self._close_part()
-        gate = self._held = asyncio.Event()
 
         def told(answer: asyncio.Future[Mapping[str, Any] | None]) -> None:
-            self._held = None
-            gate.set()
             if not answer.cancelled() and (said := answer.result()) is not None:
                 for note in said["told"]:
                     self._hear(note)
 
-        asked = self._outbox.ask("steering", {"taken": self._taken, **bounds})
-        asked.add_done_callback(told)
-        await asyncio.shield(asked)
+        def ask() -> asyncio.Future[Mapping[str, Any] | None]:
+            asked = self._outbox.ask("steering", {"taken": self._taken, **bounds})
+            asked.add_done_callback(told)
+            return asked
 
-    async def _unheld(self) -> None:
-        while self._held is not None:
-            await self._held.wait()
+        await self._alone(ask)
 
     def _hear(self, note: Mapping[str, Any]) -> None:
         self._taken += 1

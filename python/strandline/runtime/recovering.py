@@ -19,10 +19,14 @@ def no_recovery(agent: str) -> Recovery | None:
     return None
 
 
-def reset_events(live: LiveRun, message_id: str, by: str, chunks: tuple[Chunk, ...], at: int) -> tuple[Event, ...]:
-    """A message that says ``chunks`` from now on, and nothing else. One commit: nobody sees it empty in between."""
+def reset_events(
+    live: LiveRun, message_id: str, by: str, chunks: tuple[Chunk, ...], at: int, sent: int | None = None
+) -> tuple[Event, ...]:
+    """A message that says ``chunks`` from now on, and nothing else. One commit: nobody sees it empty in between, and
+    the number ``sent`` of the request that says so counts with it."""
     reset = MessageReset(at, by, live.id, live.message, message_id)
-    return (reset, Appended(at, live.id, live.message, chunks)) if chunks else (reset,)
+    said = chunks or sent is not None
+    return (reset, Appended(at, live.id, live.message, chunks, sent)) if said else (reset,)
 
 
 def recover_events(

@@ -143,10 +143,17 @@ class Runs(Decisions):
     # ------------------------------------------------------------------ what a run does with its message as a whole
 
     def reset(
-        self, session: LiveSession, live: LiveRun, by: str, chunks: tuple[Chunk, ...], done: Callable[[], None]
+        self,
+        session: LiveSession,
+        live: LiveRun,
+        by: str,
+        chunks: tuple[Chunk, ...],
+        sent: int | None,
+        done: Callable[[], None],
     ) -> asyncio.Future[None]:
-        """Let a run's message say ``chunks`` and nothing else (R15): what it said before no longer counts. ``done`` is
-        called in the step that publishes it, whether or not anybody still waits."""
+        """Let a run's message say ``chunks`` and nothing else (R15): what it said before no longer counts. ``sent`` is
+        the number of the request that says so, of a remote agent. ``done`` is called in the step that publishes it,
+        whether or not anybody still waits."""
         message_id = session.state.runs[live.id].message_id
 
         def decide(session: LiveSession) -> Decided | None:
@@ -154,7 +161,7 @@ class Runs(Decisions):
                 return Decided((), lambda: None)
             if live.pending:
                 return None
-            return Decided(reset_events(live, message_id, by, chunks, self._clock.now()), done)
+            return Decided(reset_events(live, message_id, by, chunks, self._clock.now(), sent), done)
 
         return self.journal.enqueue(session, decide)
 

@@ -6,8 +6,10 @@ in the agent and never reaches a client (DESIGN §14.8). Where the chunks go fro
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import orjson
 
@@ -23,6 +25,8 @@ from strandline.saying.decision import Terms
 
 _TERMINAL = frozenset({"finish", "abort", "error"})
 _PARTS = {"text-start": "text", "reasoning-start": "reasoning"}
+
+_T = TypeVar("_T")
 
 
 class Composing(ABC):
@@ -43,6 +47,7 @@ class Composing(ABC):
         self._finish_reason: str | None = None
         self._usage: dict[str, Any] | None = None
         self._broken_off: tuple[str, str | None] | None = None
+        self._held: asyncio.Event | None = None
 
     # ------------------------------------------------------------------ where the chunks go
 
@@ -58,11 +63,33 @@ class Composing(ABC):
     def _new_id(self, prefix: str) -> str:
         """An id that nobody can guess, and that no other message has."""
 
+    def _spend(self, size: int) -> None:  # noqa: B027  not everybody counts
+        """So many bytes are about to be said. Raises ChunkRefused where that is too much."""
+
     def _may_ask(self) -> None:  # noqa: B027  most may
         """Raise where nobody could call this agent again when what it asks for is decided."""
 
     def _may_ask_more(self) -> None:  # noqa: B027  who cannot know is told at the end
         """Raise where the session waits for as many decisions as it may."""
+
+    async def _unheld(self) -> None:
+        """Wait for the end of what is done ``_alone``."""
+        while self._held is not None:
+            await self._held.wait()
+
+    async def _alone(self, ask: Callable[[], asyncio.Future[_T]]) -> _T:
+        """Have something decided, and hold back meanwhile what other tasks of the agent add."""
+        await self._unheld()
+        gate = self._held = asyncio.Event()
+
+        def reopen(_: asyncio.Future[_T]) -> None:
+            self._held = None
+            gate.set()
+
+        # It is decided even if this task is cancelled while it waits, so that must not depend on this task.
+        decided = ask()
+        decided.add_done_callback(reopen)
+        return await asyncio.shield(decided)
 
     # ------------------------------------------------------------------ chunk by chunk
 

@@ -237,6 +237,8 @@ ROWS = [
     ),
     Row(ABOUT, Action.AGENT, waiting, headers=A_WORKER, about="claim", body=lambda names: TAKING),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="append", body=written(text="Good day.")),
+    Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="replace", body=written(text="Good day.")),
+    Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="restart", body=written()),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="heartbeat", body=written()),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="end", body=written(sequence=0, status="completed")),
 ]  # fmt: skip
