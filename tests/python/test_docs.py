@@ -43,6 +43,7 @@ def test_the_exception_tree_in_the_docstring_is_the_tree() -> None:
 
 
 WHERE = ("*.md", "docs/**/*.md", "examples/*.md", "examples/*/*.md", "js-adapter/*.md", "benchmarks/*.md")
+PRODUCT = "".join(path.read_text() for path in SOURCES)
 PAGES = [path for where in WHERE for path in sorted(ROOT.glob(where))]
 
 
@@ -82,7 +83,7 @@ def test_every_clause_of_the_protocol_that_is_named_exists() -> None:
 def test_what_a_page_names_exists(page: Path) -> None:
     """The variables, what an agent calls, what an application calls, and files of the product."""
     text = page.read_text()
-    code = "".join(path.read_text() for path in [*SOURCES, *page.parent.glob("*.ts")])
+    code = PRODUCT + "".join(path.read_text() for path in page.parent.glob("*.ts"))
     variables = {variable(field.name) for field in dataclasses.fields(Settings)}
     assert {name for name in re.findall(r"STRANDLINE_[A-Z_]+", text) if name not in code} <= variables
     attributes = {*dir(strandline.Run), *dir(RemoteRun), *RemoteRun.__annotations__}
