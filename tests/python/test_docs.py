@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+import strandline
 import strandline.errors as errors
 from strandline.core.plain import KINDS
 from strandline.http.auth import Action
+from strandline.remote import RemoteRun
+from strandline.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "python" / "strandline").rglob("*.py"))
@@ -39,6 +43,7 @@ def test_the_exception_tree_in_the_docstring_is_the_tree() -> None:
 
 
 WHERE = ("*.md", "docs/**/*.md", "examples/*.md", "examples/*/*.md", "js-adapter/*.md", "benchmarks/*.md")
+PRODUCT = "".join(path.read_text() for path in SOURCES)
 PAGES = [path for where in WHERE for path in sorted(ROOT.glob(where))]
 
 
@@ -72,6 +77,21 @@ def test_every_clause_of_the_protocol_that_is_named_exists() -> None:
         inside = path.suffix == ".md" and "decisions" not in path.parts
         named = re.findall(r"§(\d+(?:\.\d+)?)", text) if inside else re.findall(r"PROTOCOL §(\d+(?:\.\d+)?)", text)
         assert set(named) <= CLAUSES, path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_a_page_names_exists(page: Path) -> None:
+    """The variables, what an agent calls, what an application calls, and files of the product."""
+    text = page.read_text()
+    code = PRODUCT + "".join(path.read_text() for path in page.parent.glob("*.ts"))
+    variables = {variable(field.name) for field in dataclasses.fields(Settings)}
+    assert {name for name in re.findall(r"STRANDLINE_[A-Z_]+", text) if name not in code} <= variables
+    attributes = {*dir(strandline.Run), *dir(RemoteRun), *RemoteRun.__annotations__}
+    assert set(re.findall(r"\brun\.([a-z_]+)\b", text)) <= attributes
+    # Names without an underscore may be those of a chat in the browser.
+    assert set(re.findall(r"\bchat\.([a-z]+_[a-z_]+)\b", text)) <= set(dir(strandline.Strandline))
+    for path in re.findall(r"`((?:core|codecs|stores|runtime|agents|http|saying|cli)/[\w./]+)`", text):
+        assert (ROOT / "python" / "strandline" / path).exists(), path
 
 
 def test_every_tests_folder_that_the_guarantees_name_exists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import types
 from collections.abc import AsyncIterator
@@ -70,8 +71,9 @@ class Client:
         """The reply to a message, when it is over."""
         message = {"id": id, "role": "user", "parts": [{"type": "text", "text": text}]}
         await self.http.post("/api/chat", json={"id": "c1", "messages": [message]}, headers=headers)
-        while (await self.http.get("/api/chat/c1/stream")).status_code != 204:
-            pass  # an open stream cannot show a reply that is said anew
+        async with asyncio.timeout(20):  # an open stream cannot show a reply that is said anew: read until it is over
+            while (await self.http.get("/api/chat/c1/stream")).status_code != 204:
+                pass
         return await self.last()
 
     async def last(self) -> dict[str, Any]:

@@ -101,6 +101,49 @@ def test_the_agent_of_the_ai_page(tmp_path: Path, served: Any) -> None:
     assert "used {'input_tokens': 3, 'output_tokens': 4}" in server.said()
 
 
+PAYING_FAKE = """
+@ai.tool(require_approval=True)
+async def pay(sum: int) -> str:
+    'Pays.'
+    return f"paid {sum}"
+
+asked = ai.assistant_message("Let me.", ai.testing.tool_call(pay, sum=5))
+model = ai.testing.FakeModel([ai.user_message("pay"), asked])
+going_on = ai.testing.FakeModel(
+    # The package flags what it goes on with, which its fake takes for another message.
+    [ai.user_message("pay"), asked.model_copy(update={"replay": True}), ai.assistant_message("Done.")],
+)
+"""
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_the_agent_of_the_ai_page_that_asks(approved: bool, tmp_path: Path, served: Any) -> None:
+    whole, asking = snippets("ai-python.md")
+    code = whole[: whole.index("@chat.agent")] + asking + "\n\napp = chat.app()\n"
+    for old, new in (
+        ('model = ai.get_model("anthropic:claude-sonnet-4-5")', PAYING_FAKE),
+        ("agent.run(model, messages)", "agent.run(going_on if run.decisions else model, messages)"),
+        ("ai.Agent(tools=[])", "ai.Agent(tools=[pay])"),
+    ):
+        assert code.count(old) == 1
+        code = code.replace(old, new)
+    (tmp_path / "chat.py").write_text(code)
+    server = served(tmp_path, "strandline", "serve", "chat:app", python=interpreter())
+    message = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "pay"}]}
+    httpx.post(f"{server.url}/api/chat", json={"id": "c", "messages": [message]}, timeout=30)
+    decisions = f"{server.url}/api/sessions/c/decisions"
+    (waiting,) = httpx.get(decisions).json()["decisions"]
+    assert (waiting["tool"], waiting["input"]) == ("pay", {"sum": 5})
+    httpx.post(f"{decisions}/{waiting['id']}", json={"approved": approved, "reason": "No."}).raise_for_status()
+    httpx.get(f"{server.url}/api/chat/c/stream", timeout=30)
+    reply = httpx.get(f"{server.url}/api/chat/c/messages").json()["messages"][-1]
+    (tool,) = [part for part in reply["parts"] if part["type"] == "tool-pay"]
+    if approved:
+        assert (tool["output"], words(reply["parts"])) == ("paid 5", ["Let me.", "Done."])
+    else:
+        assert "Rejected: No." in str(tool)
+
+
 def test_the_example_of_an_agent_on_another_server(tmp_path: Path, served: Any) -> None:
     folder = example("remote-producer", tmp_path)
     producer = served(folder, "uvicorn", "producer:app", path="/openapi.json")
