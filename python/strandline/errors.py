@@ -18,6 +18,7 @@
     ├── Unavailable                    503 try again
     │   ├── ShuttingDown
     │   ├── StoreUnavailable           the store cannot commit just now; nothing was lost
+    │   ├── NotStored                  the store refuses this, and nothing of it was stored
     │   └── NotStarted                 mounted without its lifespan
     ├── StoreRefused                   the database file cannot be used: what to do is in the message
     │   ├── StoreInUse                 another process serves this file
@@ -165,6 +166,12 @@ class StoreUnavailable(Unavailable):
     """The store cannot commit just now. Nothing that was acknowledged is lost."""
 
     code, title = "store-unavailable", "The store cannot be written just now"
+
+
+class NotStored(Unavailable):
+    """The store takes what others say, but refuses this: a defect. Nothing of it was stored."""
+
+    code, title = "not-stored", "The store has refused this"
 
 
 class NotStarted(Unavailable):

@@ -277,7 +277,7 @@ class Leases:
             hearing.cancel()
             del self._held[record.id]
             lease.leave()
-            told = not kept or live.over or not self.sessions.journal.healthy
+            told = not kept or live.over or session.feed.failure is not None
             self.workers.over(session, record, told=told)
         if live.claimed is None:
             return Ending(Status.FAILED, "no-agent", _NOBODY)

@@ -282,13 +282,16 @@ class Decisions(Submissions):
             if reason is None:
                 self._starting[run_id] = session
 
-        def answer() -> Answered:
+        def dropped() -> None:
             self._starting.pop(run_id, None)
+
+        def answer() -> Answered:
+            dropped()
             if reason is not None:
                 self._stops.use_up(caller.user, session.id, stop_names(key, None))
             return Answered(session, before.message_id, state.runs[run_id], started=True)
 
-        return Decided(tuple(events), answer, content, asker, folds=folds, taken=taken)
+        return Decided(tuple(events), answer, content, asker, folds=folds, taken=taken, dropped=dropped)
 
 
 _GIVEN = frozenset().union(*decisions.GIVEN.values())

@@ -34,6 +34,11 @@ def defect(number: int, exc: Exception) -> None:
     logger.error("a commit failed in a way it never should", exc_info=exc, extra=extra)
 
 
+def session_defect(number: int, session: str, exc: Exception) -> None:
+    extra = {"action": "session-defect", "batch": number, "session": session}
+    logger.error("the store refuses what session %s says; its runs end", session, exc_info=exc, extra=extra)
+
+
 def lost() -> None:
     logger.error("commits keep failing; active runs are given up", extra={"action": "store-lost"})
 

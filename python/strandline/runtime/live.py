@@ -30,9 +30,9 @@ class Decided:
     """What a command makes of a session: events, the content of messages whose runs end in them, and an answer.
 
     ``caller`` is that of the runs that the events queue. ``taken`` is called when the events are on their way to the
-    store; ``answer`` after the commit, in the same step that publishes them. ``deletes``: the same commit deletes the
-    session, with these events and all others. ``folds``: by run, what the message says that a continuation goes on
-    with. ``erases``: what messages have said until then.
+    store; ``answer`` after the commit, in the same step that publishes them; ``dropped`` if the store refuses them.
+    ``deletes``: the same commit deletes the session, with these events and all others. ``folds``: by run, what the
+    message says that a continuation goes on with. ``erases``: what messages have said until then.
     """
 
     events: tuple[Event, ...]
@@ -43,6 +43,7 @@ class Decided:
     folds: Mapping[str, FoldState] = field(default_factory=dict)
     erases: tuple[Erasure, ...] = ()
     taken: Callable[[], None] = lambda: None
+    dropped: Callable[[], None] = lambda: None
 
 
 class Command:

@@ -1,10 +1,11 @@
-"""The store's commits, counted and timed, for the journal."""
+"""The store's commits, tried again, counted and timed, for the journal."""
 
 from __future__ import annotations
 
 import logging
 
 from strandline.errors import StoreUnavailable
+from strandline.runtime import journal_log
 from strandline.runtime.clock import Clock
 from strandline.runtime.counters import Tally
 from strandline.runtime.journal_log import aside
@@ -17,7 +18,7 @@ SLOW = 1.0
 
 
 class Metered:
-    """``commit`` of a store. What it raises is passed on."""
+    """``commit`` of a store."""
 
     def __init__(self, store: Store, clock: Clock, tally: Tally) -> None:
         self.tally = tally
@@ -32,14 +33,31 @@ class Metered:
         began = self._began
         return 0.0 if began is None else self._clock.monotonic() - began
 
-    async def commit(self, batch: Batch) -> None:
-        """See the port."""
+    async def commit(self, batch: Batch, patience: float) -> bool:
+        """Commit, and while the store is unavailable try again for ``patience`` seconds; False when it still is then.
+        Whatever else the store raises is raised: it refuses what is in the batch."""
+        started = self._clock.monotonic()
+        delay = 0.05
+        while True:
+            try:
+                await self._attempt(batch)
+            except StoreUnavailable as exc:
+                waited = self._clock.monotonic() - started
+                aside(journal_log.failed, batch.number, waited, exc)
+                if waited >= patience:
+                    return False
+                await self._clock.sleep(delay)
+                delay = min(1.0, delay * 2)
+            else:
+                return True
+
+    async def _attempt(self, batch: Batch) -> None:
         if batch.number == self._failed:
             self.tally.commit_retries += 1
         self._began = self._clock.monotonic()
         try:
             await self._store.commit(batch)
-        except StoreUnavailable:
+        except Exception:
             self.tally.commit_failures += 1
             self._failed = batch.number
             raise

@@ -94,6 +94,17 @@ class Runner:
             session.feed.fail(None)
             self.sessions.advance(session)
 
+    def refused(self, session: LiveSession, *, again: bool) -> None:
+        """Any run may have lost words: all end, and those of the queue cannot count on their turn. If not even that is
+        taken, their agents are not left to go on."""
+        for live in session.live.values():
+            task = self._tasks.pop(live.id, None) if again else None
+            if task is not None:
+                task.cancel()
+            live.pending.take()
+            live.pending.release()
+        self.sessions.enqueue_refused(session)
+
     def unwritable(self, session: LiveSession, live: LiveRun) -> None:
         """The run has said something that cannot be written down: it cannot go on."""
         ending = Ending(Status.FAILED, "chunk-refused", "The reply failed. Please try again.")
@@ -240,7 +251,7 @@ class Runner:
         try:
             ending = await self._invoke(session, live, run)
         except asyncio.CancelledError:
-            if live.over or not self.sessions.journal.healthy or (self._over and run.id in self._elsewhere):
+            if live.over or session.feed.failure is not None or (self._over and run.id in self._elsewhere):
                 # Stopped, superseded or lost: the end is recorded, this was the clean-up. Or not over at all.
                 return
             # Somebody cancelled the task itself (an agent's own cancel scope, for instance).

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from strandline.codecs import native
-from strandline.core.events import Checkpointed, Chunk
+from strandline.core.events import Checkpointed, Chunk, Event
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
+from strandline.core.session import Content
 from strandline.core.unfold import revive
-from strandline.errors import NotFound, RunOver
+from strandline.errors import NotFound, NotStored, RunOver
 from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, affordable, end_events
 from strandline.runtime.live import Decided, LiveSession, SessionGone
@@ -27,7 +28,7 @@ from strandline.runtime.memory import stop_names
 from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
 from strandline.runtime.spawning import spawn_events
-from strandline.runtime.steering import answered, overtaken_by
+from strandline.runtime.steering import answered, left_over, overtaken_by
 from strandline.runtime.stopping import (
     IDLE,
     REMEMBERED,
@@ -140,6 +141,27 @@ class Runs(Decisions):
 
         return self.journal.enqueue(session, decide)
 
+    def enqueue_refused(self, session: LiveSession) -> None:
+        """End every run of a session of which the store has refused something, in one commit and before anything else
+        that waits there: nothing is said after a gap."""
+
+        def decide(session: LiveSession) -> Decided:
+            at, ended = self._clock.now(), [live for live in session.live.values() if not live.over]
+            events: list[Event] = []
+            contents: dict[str, Content] = {}
+            for live in ended:
+                status = Status.FAILED if session.state.runs[live.id].status is Status.RUNNING else Status.LOST
+                ending = Ending(status, "not-stored", "The reply could not be stored. Please try again.")
+                more, content = end_events(session, live, ending, "server", at)
+                events += more
+                contents |= content
+            left = left_over(session, ended, at, self._clock.mint)
+            return Decided((*events, *left.events), lambda: None, contents)
+
+        if session.live:
+            self.journal.enqueue(session, decide)
+            session.commands.rotate(1)
+
     # ------------------------------------------------------------------ what a run does with its message as a whole
 
     def reset(
@@ -239,7 +261,10 @@ class Runs(Decisions):
             waiting.append(self.enqueue_end(session, live, Ending(Status.LOST, "process-lost"), "server"))
         for session, live, run in again:
             waiting.append(await self._call_again(session, live, run))
-        await asyncio.gather(*waiting)
+        for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            # What the store refuses of one session is that session's, and keeps nobody from starting.
+            if isinstance(outcome, BaseException) and not isinstance(outcome, NotStored):
+                raise outcome
         return Recovered(len(lost), len(again))
 
     def can_recover(self, run: RunRecord) -> bool:

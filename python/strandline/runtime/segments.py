@@ -28,6 +28,18 @@ class Plan:
     more: bool = False
 
     @property
+    def empty(self) -> bool:
+        """True when there is nothing to write."""
+        return not self.upto and self.trim is None
+
+    def parts(self) -> list[Plan]:
+        """Each session by itself; the journal is trimmed another time."""
+        return [
+            Plan(tuple(segment for segment in self.segments if segment.session == session.id), None, {session: upto})
+            for session, upto in self.upto.items()
+        ]
+
+    @property
     def sessions(self) -> list[SessionRecord]:
         return [session.state.row for session in self.upto]
 
@@ -94,6 +106,16 @@ class Segments:
         """The session was deleted: its events need no place any more."""
         self._open.pop(session, None)
         self._due.pop(session, None)
+
+    def refused(self, plan: Plan, now: float) -> None:
+        """The store takes nothing of this plan: its sessions are set aside, as if their events were new. They stay in
+        memory and in the journal meanwhile."""
+        self._to_trim = None
+        for session in plan.upto:
+            session.oldest_at = now
+            del self._open[session]
+            self._open[session] = None
+            self._due.pop(session, None)
 
     def written(self, plan: Plan, now: float) -> None:
         """The batch with this plan was committed, and published."""

@@ -211,14 +211,17 @@ class Submissions(Registry):
             if reason is None:
                 self._starting[run_id] = session if len(admission.stops) == len(session.live) else None
 
-        def answer() -> str:
+        def dropped() -> None:
             self._starting.pop(run_id, None)
+
+        def answer() -> str:
+            dropped()
             if reason is not None:
                 every = stop_names(request.key, named) + stop_names(None, named)
                 self._stops.use_up(caller.user, session.id, every)
             return run_id
 
-        return Decided(tuple(events), answer, contents, caller, taken=taken)
+        return Decided(tuple(events), answer, contents, caller, taken=taken, dropped=dropped)
 
     def _check_room(self, session: LiveSession, admission: Admission) -> None:
         """Raise TooMany where there are as many runs as there may be."""

@@ -39,10 +39,8 @@ class Work:
         return self.decided is not None and self.decided.deletes
 
 
-def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch | None:
-    """Batch ``number``: this work, and the segments of ``plan``; None when there is nothing to write."""
-    if not works and plan.trim is None:
-        return None
+def batch_of(number: int, works: Sequence[Work], plan: Plan) -> Batch:
+    """Batch ``number``: this work, and the segments of ``plan``."""
     kept = [work for work in works if not work.deletes]
     sessions = {record.id: record for record in plan.sessions}
     structural = [work.change for work in kept if work.change.structural]

@@ -12,7 +12,7 @@ from rig import Rig, running
 from strandline import Run
 from strandline.core.decisions import APPROVED, Answer
 from strandline.core.intake import SUBMIT, Incoming, Request
-from strandline.errors import Conflict, Unavailable
+from strandline.errors import Conflict, NotStored
 from strandline.runtime.live_run import Caller
 from strandline.runtime.speaking import Unasked
 
@@ -63,8 +63,9 @@ async def test_a_continuation_that_cannot_be_written_down_holds_no_place() -> No
 
 
 async def test_a_start_that_the_store_refuses_holds_no_place() -> None:
-    """Another run with this key is a defect of ours: what was under way ends, and what comes after it is taken."""
-    async with running(max_active_runs=1) as rig:
+    """Another run with this key is a defect of ours: what was under way elsewhere goes on, and so does what follows."""
+    async with running(max_active_runs=2) as rig:
+        answer, other = await rig.begun("other", id="u0")
         commit, refused = rig.store.commit, []
 
         async def refusing(batch: Any) -> None:
@@ -74,12 +75,14 @@ async def test_a_start_that_the_store_refuses_holds_no_place() -> None:
             await commit(batch)
 
         rig.store.commit = refusing  # type: ignore[method-assign]
-        with pytest.raises(Unavailable):
+        with pytest.raises(NotStored):
             await submitted(rig, {})
         assert refused
-        await rig.passing(lambda: rig.sessions.journal.healthy)
+        assert rig.sessions.journal.healthy
         _, call = await rig.begun()
         call.finish()
+        other.say("goes on").finish()
+        assert (await answer.end()).text == "goes on"
 
 
 # ------------------------------------------------------------------------------------------------ what goes on
