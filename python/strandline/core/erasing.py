@@ -1,4 +1,5 @@
-"""What of the log has to go with a message that was deleted or replaced (DESIGN §14.15). Pure.
+"""What of the log has to go with a message that was deleted or replaced, or with an annotation that was taken back
+(DESIGN §14.15). Pure.
 
 Works on the plain form of events, so that a store can ask it about the lines that it holds, whatever wrote them.
 """
@@ -37,11 +38,28 @@ class Erasure:
     title: str | None = None
 
 
-def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any] | None:
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """The ``annotation`` of the message ``message`` (a version) says nothing any more of what events before number
+    ``before`` have said of it; their summaries of its ``kind`` had its name: they say ``summary`` now, what is left.
+    ``since``: when it said that first (ms)."""
+
+    session: str
+    message: str
+    annotation: str
+    kind: str
+    summary: Mapping[str, Any]
+    since: int
+    before: int
+
+
+def without(plain: Mapping[str, Any], seq: int, what: Erasure | TakenBack) -> dict[str, Any] | None:
     """What is left of event number ``seq`` of the session; None when it stays as it is."""
     if seq >= what.before:
         return None
     kind = plain.get("type")
+    if isinstance(what, TakenBack):
+        return _unsaid(plain, what) if kind in _ABOUT else None
     if kind == "session-changed":
         if what.title is None or plain.get("title") != what.title:
             return None
@@ -60,6 +78,16 @@ def without(plain: Mapping[str, Any], seq: int, what: Erasure) -> dict[str, Any]
         return None
     run = {"run": plain["run"]} if plain.get("run") is not None else {}
     return {"type": "erased", "at": plain.get("at", 0), **run}
+
+
+def _unsaid(plain: Mapping[str, Any], what: TakenBack) -> dict[str, Any] | None:
+    """What is left of what was said about a message."""
+    own = plain.get("annotation") == what.annotation
+    counted = own or plain.get("at", 0) >= what.since
+    if not counted or (plain.get("message"), plain.get("kind")) != (what.message, what.kind):
+        return None
+    said = ("data", "range") if own else ()
+    return {**{name: value for name, value in plain.items() if name not in said}, "summary": what.summary}
 
 
 def _untaken(plain: Mapping[str, Any], message_id: str) -> dict[str, Any] | None:

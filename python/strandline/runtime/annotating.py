@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from strandline.core.annotation import kind_complaint, name_of, range_complaint, summary
 from strandline.core.chunks import complaint
+from strandline.core.erasing import TakenBack
 from strandline.core.events import Annotated, AnnotationRemoved
 from strandline.core.records import AnnotationRecord, MessageRecord
 from strandline.core.session import SessionState
@@ -106,11 +107,13 @@ def add(session: LiveSession, added: Added, by: str, at: int, limit: int) -> Dec
     )
     left = summary([*(each for each in beside if each.kind == added.kind), new])
     event = Annotated(at, by, new.id, new.message, new.message_id, new.kind, left, data=added.data, range=added.range)
-    if known is not None and known.kind != added.kind:
-        # The summary of the kind that it had changes as well.
-        removed = _removal(state, known, by, at)
-        return Decided((removed, event), lambda: new)
-    return Decided((event,), lambda: new)
+    if known is None:
+        return Decided((event,), lambda: new)
+    if known.kind == added.kind:
+        return Decided((event,), lambda: new, erases=(_taken_back(state, known, left),))
+    # The summary of the kind that it had changes as well.
+    removed = _removal(state, known, by, at)
+    return Decided((removed, event), lambda: new, erases=(_taken_back(state, known, removed.summary),))
 
 
 def remove(session: LiveSession, annotation_id: str, by: str, at: int, *, manages: bool) -> Decided:
@@ -120,13 +123,20 @@ def remove(session: LiveSession, annotation_id: str, by: str, at: int, *, manage
         raise NotFound("There is no such annotation.")
     if known.author != by and not manages:
         raise Forbidden("Only its author may take an annotation back.")
-    return Decided((_removal(session.state, known, by, at),), lambda: None)
+    removed = _removal(session.state, known, by, at)
+    return Decided((removed,), lambda: None, erases=(_taken_back(session.state, known, removed.summary),))
 
 
 def _removal(state: SessionState, known: AnnotationRecord, by: str, at: int) -> AnnotationRemoved:
     rest = (each for each in state.annotations.values() if each.id != known.id)
     left = summary(each for each in rest if (each.message, each.kind) == (known.message, known.kind))
     return AnnotationRemoved(at, by, known.id, known.message, known.message_id, known.kind, left)
+
+
+def _taken_back(state: SessionState, known: AnnotationRecord, left: Mapping[str, Any]) -> TakenBack:
+    """What an annotation has said until now is erased, by the commit that says so."""
+    before = state.last_seq + 1
+    return TakenBack(state.record.id, known.message, known.id, known.kind, left, known.created_at, before)
 
 
 def _message(state: SessionState, message_id: str) -> MessageRecord:

@@ -163,7 +163,7 @@ class Commits:
                 self._segments.forget(session)
             else:
                 ended = work.change.structural and any(not run.active for run in work.change.runs.values())
-                erased = work.decided is not None and bool(work.decided.erases)
+                erased = work.decided is not None and bool(work.decided.erased)
                 self._segments.appended(session, now, ended=ended or erased)
             for live in work.runs:
                 live.pending.release()

@@ -180,9 +180,10 @@ class Feed:
             self.fresh_seq = self.first_seq
             self.joined.clear()
 
-    def erase(self, left: Callable[[int, bytes], bytes]) -> None:
-        """Take back what messages have said: ``left`` says what remains of an event's bytes."""
-        self.erasures += 1
+    def erase(self, left: Callable[[int, bytes], bytes], *, noticed: bool = True) -> None:
+        """Take back what was said: ``left`` says what remains of an event's bytes. ``noticed``: by readers as well, who
+        may be in the middle of it."""
+        self.erasures += noticed
         self.joined.clear()
         for index, (seq, run, blob, batch, at) in enumerate(self._rows):
             remains = left(seq, blob)

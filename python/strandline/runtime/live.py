@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from strandline.core.erasing import Erasure, without
+from strandline.core.erasing import Erasure, TakenBack, without
 from strandline.core.events import Event
 from strandline.core.message import FoldState
 from strandline.core.offset import Cursor
@@ -32,7 +32,7 @@ class Decided:
     ``caller`` is that of the runs that the events queue. ``taken`` is called when the events are on their way to the
     store; ``answer`` after the commit, in the same step that publishes them; ``dropped`` if the store refuses them.
     ``deletes``: the same commit deletes the session, with these events and all others. ``folds``: by run, what the
-    message says that a continuation goes on with. ``erases``: what messages have said until then.
+    message says that a continuation goes on with. ``erases``: what messages, and what annotations have said until then.
     """
 
     events: tuple[Event, ...]
@@ -41,9 +41,14 @@ class Decided:
     caller: Caller | None = None
     deletes: bool = False
     folds: Mapping[str, FoldState] = field(default_factory=dict)
-    erases: tuple[Erasure, ...] = ()
+    erases: tuple[Erasure | TakenBack, ...] = ()
     taken: Callable[[], None] = lambda: None
     dropped: Callable[[], None] = lambda: None
+
+    @property
+    def erased(self) -> list[Erasure]:
+        """Those of ``erases`` that are of messages."""
+        return [what for what in self.erases if isinstance(what, Erasure)]
 
 
 class Command:
@@ -151,15 +156,16 @@ class LiveSession:
             if not run.active and (live := self.live.pop(run.id, None)) is not None:
                 live.end()
         if decided is not None and decided.erases:
-            self.feed.erase(partial(_left, decided.erases))
-            for what in decided.erases:
+            # Who is just being sent what an annotation has said is told a moment later that it was taken back.
+            self.feed.erase(partial(_left, decided.erases), noticed=bool(decided.erased))
+            for what in decided.erased:
                 self.state.erase(what)
         if entries:
             self.feed.publish(entries)
         return [live for live in broken if live.id in self.live]
 
 
-def _left(erases: Sequence[Erasure], seq: int, blob: bytes) -> bytes:
+def _left(erases: Sequence[Erasure | TakenBack], seq: int, blob: bytes) -> bytes:
     plain = known = orjson.loads(blob)
     for what in erases:
         left = without(plain, seq, what)

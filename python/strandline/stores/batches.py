@@ -9,7 +9,7 @@ from typing import TypeVar
 import aiosqlite
 import orjson
 
-from strandline.core.erasing import Erasure
+from strandline.core.erasing import Erasure, TakenBack
 from strandline.stores.port import Batch
 from strandline.stores.queries import SQL, in_blocks
 from strandline.stores.rows import (
@@ -69,8 +69,12 @@ async def write(db: aiosqlite.Connection, batch: Batch) -> None:
         await db.execute_fetchall(SQL["put_meta"], ("last_batch", batch.number))
 
 
-async def _erase(db: aiosqlite.Connection, number: int, what: Erasure) -> None:
+async def _erase(db: aiosqlite.Connection, number: int, what: Erasure | TakenBack) -> None:
     place, text = (what.session, what.message), erasure_text(what)
+    if isinstance(what, TakenBack):
+        await db.execute_fetchall(SQL["erase_annotated"], (what.session, text, what.before, what.since))
+        await db.execute_fetchall(SQL["put_erasure"], (number, what.session, text))
+        return
     runs = orjson.dumps(what.runs + what.near).decode()
     await db.execute_fetchall(SQL["erase_content"], (what.session, text, what.before, runs))
     await db.execute_fetchall(SQL["erase_decisions_of_message"], place)

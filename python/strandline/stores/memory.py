@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from strandline.core.erasing import Erasure
+from strandline.core.erasing import Erasure, TakenBack
 from strandline.core.records import (
     AnnotationRecord,
     DecisionRecord,
@@ -215,7 +215,7 @@ class MemoryStore:
         self._decisions = {name: each for name, each in self._decisions.items() if name[0] != session_id}
         self._annotations = {name: each for name, each in self._annotations.items() if name[0] != session_id}
 
-    def _erase_content(self, what: Erasure) -> None:
+    def _erase_content(self, what: Erasure | TakenBack) -> None:
         session, version = what.session, what.message
         self._log[session] = [
             replace(segment, events=tuple(erased(dict(segment.events), what).items()))
@@ -223,6 +223,8 @@ class MemoryStore:
         ]
         for number, entries in self._journal.items():
             self._journal[number] = tuple(_entry_without(entry, what) for entry in entries)
+        if isinstance(what, TakenBack):
+            return
         self._decisions = {
             name: each for name, each in self._decisions.items() if (each.session, each.message) != (session, version)
         }
@@ -263,7 +265,7 @@ class MemoryStore:
             raise StoreUnavailable("This MemoryStore is not open.")
 
 
-def _entry_without(entry: Entry, what: Erasure) -> Entry:
+def _entry_without(entry: Entry, what: Erasure | TakenBack) -> Entry:
     if entry.session != what.session:
         return entry
     return replace(entry, events=tuple(erased(dict(enumerate(entry.events, entry.first_seq)), what).values()))

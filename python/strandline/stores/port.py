@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from strandline.core.erasing import Erasure
+from strandline.core.erasing import Erasure, TakenBack
 from strandline.core.records import (
     AnnotationRecord,
     DecisionRecord,
@@ -86,9 +86,9 @@ class Batch:
     trim: journal rows up to and including this number are deleted (their events are all in segments), or None.
     deleted: sessions whose rows, messages, runs and segments are deleted, after everything else of the batch was
     written; no entry of the batch is theirs. decisions, annotations: whole rows; of a decision that is known only what
-    was decided is taken. unannotated: (session, id) of annotations to delete. erased: what messages have said up to
-    this batch; it goes after everything else was written, with the rows of decisions (and annotations) of those
-    messages, and the digests of receipts. receipts: rows to insert.
+    was decided is taken. unannotated: (session, id) of annotations to delete. erased: what messages, and
+    what annotations have said up to this batch; it goes after everything else was written, that of messages with the
+    rows of decisions (and annotations) of them, and the digests of receipts. receipts: rows to insert.
     """
 
     number: int
@@ -102,7 +102,7 @@ class Batch:
     decisions: tuple[DecisionRecord, ...] = ()
     annotations: tuple[AnnotationRecord, ...] = ()
     unannotated: tuple[tuple[str, str], ...] = ()
-    erased: tuple[Erasure, ...] = ()
+    erased: tuple[Erasure | TakenBack, ...] = ()
     receipts: tuple[ReceiptRecord, ...] = ()
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from strandline.core.erasing import Erasure, without
+from strandline.core.erasing import Erasure, TakenBack, without
 from strandline.core.records import (
     AnnotationRecord,
     DecisionRecord,
@@ -239,13 +239,15 @@ def run_and_time(event: bytes) -> tuple[str | None, int]:
     return plain.get("run"), plain.get("at", 0)
 
 
-def erasure_text(what: Erasure) -> str:
+def erasure_text(what: Erasure | TakenBack) -> str:
     """An erasure as its row, and the function ``erase``, know it."""
     return orjson.dumps(what).decode()
 
 
-def erasure_from(text: str) -> Erasure:
+def erasure_from(text: str) -> Erasure | TakenBack:
     fields = orjson.loads(text)
+    if "annotation" in fields:
+        return TakenBack(**fields)
     return Erasure(**{**fields, "runs": tuple(fields["runs"]), "near": tuple(fields["near"])})
 
 
@@ -260,7 +262,7 @@ def erase(blob: bytes, text: str) -> bytes:
     return blob if left is events else zlib.compress(lines.pack(left.items()), _LEVEL)
 
 
-def erased(events: Mapping[int, bytes], what: Erasure) -> Mapping[int, bytes]:
+def erased(events: Mapping[int, bytes], what: Erasure | TakenBack) -> Mapping[int, bytes]:
     """Events of the erasure's session without what it names; the same object when there is nothing of it."""
     changed: dict[int, bytes] = {}
     for seq, event in events.items():

@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
-from strandline.core.erasing import Erasure
+from strandline.core.erasing import Erasure, TakenBack
 from strandline.errors import StoreDamaged, StoreTooNew
 from strandline.stores import lines
 from strandline.stores.faults import refused
@@ -137,12 +137,12 @@ def settle_journal(db: sqlite3.Connection) -> int:
 
 
 class Void:
-    """What the journal holds and must not be read any more: of sessions that were deleted, and of messages that were
-    deleted or replaced, up to the batch that did it."""
+    """What the journal holds and must not be read any more: of sessions that were deleted, of messages that were
+    deleted or replaced, and of annotations that were taken back, up to the batch that did it."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._sessions: dict[str, int] = dict(db.execute(SQL["read_erased"]).fetchall())
-        self._contents: dict[str, list[tuple[int, Erasure]]] = {}
+        self._contents: dict[str, list[tuple[int, Erasure | TakenBack]]] = {}
         for number, text in db.execute(SQL["read_erasures"]).fetchall():
             what = erasure_from(text)
             self._contents.setdefault(what.session, []).append((number, what))

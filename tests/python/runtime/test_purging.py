@@ -62,6 +62,11 @@ def traces(path: Path) -> set[bytes]:
     return needles
 
 
+def at_first(rig: Rig) -> dict[str, str]:
+    """The place after the first event of the session."""
+    return {"Last-Event-ID": f"{rig.sessions._live['c'].state.record.epoch}.1.1"}
+
+
 async def said(rig: Rig, text: str, id: str, reply: str) -> Any:
     answer, call = await rig.begun(text=text, id=id)
     for word in (reply, " and more"):
@@ -114,6 +119,54 @@ async def test_the_bytes_are_gone_from_the_file(tmp_path: Path, settled: bool, w
         await said(rig, "four", "u4", "fourth")
     async with running(path) as rig:
         assert (await rig.history("c"))["messages"][-1]["parts"][-1]["text"] == "fourth and more"
+
+
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("what", ["taken back", "replaced", "of another kind", "message deleted", "both"])
+async def test_what_an_annotation_said_goes_with_it(tmp_path: Path, settled: bool, what: str) -> None:
+    path, one = tmp_path / "chat.db", "/api/sessions/c/annotations"
+    note = {"message": "u1", "type": "note", "id": "a1", "data": {"name": SECRET, "text": LONG}}
+    async with running(path) as rig:
+        await said(rig, "one", "u1", "first")
+        other = {"message": "u1", "type": "note", "id": "a2", "data": {"name": "kept"}}
+        for body in (other, note, {**note, "id": "a3"}):
+            assert (await rig.ask("POST", one, body)).status == 201
+        if settled:
+            await in_segments(rig)
+        needles = traces(path)
+        assert any(needle in on_disk(path) for needle in needles)
+        following = await rig.open("GET", "/api/sessions/c/events?annotations=all")
+        await following.until(lambda: "readers" in following.types)
+        for id in ("a1", "a3"):
+            if what in ("taken back", "both"):
+                assert (await rig.ask("DELETE", f"{one}/{id}")).status == 204
+            elif what != "message deleted":
+                kind = "note" if what == "replaced" else "mark"
+                body = {**note, "id": id, "type": kind, "data": {"name": "other"}}
+                assert (await rig.ask("POST", one, body)).status == 201
+        if what in ("message deleted", "both"):
+            assert (await rig.ask("DELETE", "/api/sessions/c/messages/u1")).status == 204
+        else:
+            shown = (await rig.ask("GET", "/api/sessions/c")).json["annotations"]["u1"]
+            names = {"kept": 1, **({"other": 2} if what == "replaced" else {})}
+            assert shown["note"]["names"] == names
+            from_the_start = await rig.open("GET", "/api/sessions/c/events?annotations=all", headers=at_first(rig))
+            await from_the_start.until(lambda: "readers" in from_the_start.types)
+            await following.until(lambda: sum("annot" in kind for kind in following.types) >= 2)
+            told = [frame.chunk for frame in from_the_start.frames if "annot" in frame.chunk["type"]]
+            assert len(told) == (7 if what == "of another kind" else 5), "the events stay"
+            assert told[-1]["summary"] == shown[told[-1]["kind"]]
+            assert SECRET not in from_the_start.body.decode()
+            for reader in (following, from_the_start):
+                assert "resync" not in reader.types, "nobody has to begin again"
+                await reader.drop()
+        session = await rig.sessions.find("c")
+        assert session.feed.erasures == ("deleted" in what or what == "both"), "who reads what was said reads on"
+        assert not [row for row in session.feed.rows(1) if SECRET.encode() in row[2]]
+        assert await rig.chat.purge()
+        assert not [table for table, cell in cells(path) if SECRET.encode() in cell]
+        left = on_disk(path)
+        assert not [needle for needle in needles if needle in left]
 
 
 async def test_a_clean_end_of_the_server_does_the_same(tmp_path: Path) -> None:

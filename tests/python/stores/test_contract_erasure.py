@@ -9,7 +9,7 @@ import pytest
 from store_samples import annotation, decision, message, reopen, run, segment, session
 
 from strandline.codecs import native
-from strandline.core.erasing import Erasure, without
+from strandline.core.erasing import Erasure, TakenBack, without
 from strandline.core.events import (
     Annotated,
     Appended,
@@ -166,6 +166,34 @@ async def test_a_replaced_message_keeps_what_others_said_of_it(store: Store) -> 
     assert outline.decisions == ()
     assert [each.id for each in outline.annotations] == ["a1", "a2"]
     assert await kinds(store) == expected({5: "erased", 6: "erased", 7: "erased", 8: "erased"})
+
+
+@pytest.mark.parametrize("segmented", [0, 8, len(LOG) + 3])
+async def test_what_was_taken_back_is_not_read_again(store: Store, segmented: int) -> None:
+    both, rest = {"count": 2, "names": {SECRET: 1, "b": 1}}, {"count": 1, "names": {"b": 1}}
+    place = {"part": 0, "start": 0, "end": 3}
+    more = [
+        Annotated(2, "user:ann", "a3", "v-r1", "m-r1", "mark", {"count": 1}, data={"name": SECRET}, range=place),
+        Annotated(3, "user:bob", "a4", "v-r1", "m-r1", "mark", both, data={"name": "b"}),
+        Annotated(3, "user:bob", "a5", "v1", "m-v1", "mark", both, data={"name": "b"}),
+    ]
+    log = [*LOG, *more]
+    pieces: dict[str | None, list[tuple[int, bytes]]] = {}
+    for seq, event in enumerate(log[:segmented], 1):
+        pieces.setdefault(getattr(event, "run", None), []).append((seq, native.encode(event)))
+    segments = tuple(Segment("s1", of, 3 if len(piece) > 3 else 2, tuple(piece)) for of, piece in pieces.items())
+    entries = tuple(Entry(of, 1, tuple(lines(log))) for of in ("s1", "s2"))
+    rows = (session(last_seq=len(log)), session("s2", last_seq=len(log)))
+    await store.commit(Batch(1, entries=entries, sessions=rows, segments=segments))
+    what = TakenBack("s1", "v-r1", "a3", "mark", rest, 2, len(log) + 1)
+    await store.commit(Batch(2, erased=(what,)))
+    for _ in range(2):
+        await reopen(store)
+        found = [native.decode(line) for _, line in await store.events("s1", 0, EVER)]
+        assert found == [
+            *LOG, replace(more[0], data=None, range=None, summary=rest), replace(more[1], summary=rest), more[2],
+        ]  # fmt: skip
+        assert [native.decode(line) for _, line in await store.events("s2", 0, EVER)] == log
 
 
 async def test_a_session_that_has_the_same_id_later_is_not_touched(store: Store) -> None:
