@@ -86,7 +86,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   let run: string | undefined;
   let expected: string | undefined;
   /** What comes after the message of `expected` is not told, and loaded when that run has ended. */
-  let hasMore: boolean | undefined;
+  let hasMore = false;
   /** Id of the message of somebody that is being told as a whole, where the chat does not show it yet. */
   let whole: unknown = null;
   /** A run has ended since the chat's state was reset: another one would be the first that it does not see end. */
@@ -138,7 +138,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       // The chat counts as connected when something came.
       else tell({ type: "RAW", event: { type: "connected" }, source: "strandline" });
       leaf = found.leaf;
-      seen = found.seq ?? 0;
+      seen = found.seq;
       hasMore = found.more;
       run = writes = undefined;
       whole = null;
