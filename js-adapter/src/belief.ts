@@ -15,7 +15,7 @@ import {
   placeOf,
   runOf,
 } from "./ag-ui.js";
-import { ANNOTATED, CHANGED } from "./protocol.js";
+import { ANNOTATED, CHANGED, DECIDED } from "./protocol.js";
 import type { Chunk } from "./sse.js";
 
 export interface BeliefOptions {
@@ -57,9 +57,7 @@ export interface Belief {
   ownRun(): string | undefined;
 }
 
-const MADE = "decision-made";
-
-/** What such an event says (§11.13). */
+/** What a decision that was made says (§11.13). */
 interface Made {
   outcome: string;
 }
@@ -75,6 +73,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   let known = new Set<string>();
   /** What this chat has sent and the live thread has not said yet; with its run, until the server has it. */
   const unsent = new Map<string, { message: ChatMessage; runId: string | undefined }>();
+  /** The conversation that was told last: the chat may not have taken it, and it takes it in place of what it shows. */
+  let listed: ChatMessage[] = [];
 
   /** What `metadata.strandline` says of messages: the chat merges metadata by its first level only. */
   const about = new Map<string, About>();
@@ -122,19 +122,19 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       expected = found.activeRun?.runId;
       known = new Set(found.messages.map(({ id }) => id));
       // The chat keeps the metadata of a message that comes without.
-      const messages = found.messages.map((each) => (about.has(each.id) ? { metadata: {}, ...each } : each));
+      listed = found.messages.map((each) => (about.has(each.id) ? { metadata: {}, ...each } : each));
       about.clear();
-      note(messages);
+      note(listed);
       for (const [id, { message }] of unsent) {
         if (known.has(id)) unsent.delete(id);
-        else messages.push(message);
+        else listed.push(message);
         known.add(id);
       }
       // It has ended meanwhile.
       if (run !== undefined && run !== expected && run !== waiting)
         tell(finished(run, waiting !== undefined));
-      isTold ||= messages.length > 0;
-      if (isTold) tell({ type: "MESSAGES_SNAPSHOT", messages });
+      isTold ||= listed.length > 0;
+      if (isTold) tell({ type: "MESSAGES_SNAPSHOT", messages: listed });
       // The chat counts as connected when something came.
       else tell({ type: "RAW", event: { type: "connected" }, source: "strandline" });
       leaf = found.leaf;
@@ -170,6 +170,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       if (last?.role === "user") {
         unsent.set(last.id, { message: last, runId });
         known.add(last.id);
+        if (listed.every(({ id }) => id !== last.id)) listed.push(last);
       }
       if (run !== undefined) suspects.add(run);
       waiting = own = runId;
@@ -272,9 +273,9 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
     // Where nobody has decided, nothing goes on, and the chat is to ask no more.
-    if (chunk.name === MADE && /expired|superseded/.test((chunk.value as Made).outcome)) return false;
+    if (chunk.name === DECIDED && /expired|superseded/.test((chunk.value as Made).outcome)) return false;
     // What else is of no run that began here is in the conversation by now, or on a branch that was not shown (§16.3).
-    const isOfNoRun = chunk.messageId === whole || chunk.name === MADE;
+    const isOfNoRun = chunk.messageId === whole || chunk.name === DECIDED;
     if (run === undefined ? isOfNoRun : !muted.has(run)) give(chunk);
     return true;
   }

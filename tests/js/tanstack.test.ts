@@ -49,7 +49,8 @@ class FakeThread {
 
   private answer() {
     const { messages, cursor, leaf, activeRun } = this;
-    return { messages, cursor, leaf, activeRun, page: { truncated: false } };
+    const rest = { page: { truncated: false }, branches: {}, authors: {}, more: false, seq: 0 };
+    return { messages, cursor, leaf, activeRun, ...rest };
   }
 
   private stream(signal: AbortSignal | undefined): Response {
@@ -469,7 +470,7 @@ describe("a join", () => {
 });
 
 describe("the end of a run that this chat waits for", () => {
-  const send = async (made: ReturnType<typeof begin>) => {
+  const send = async (made: Pick<ReturnType<typeof begin>, "connection">) => {
     const parts = [{ type: "text", content: "hi" }];
     await made.connection.send([{ id: "u1", role: "user", parts }], {}, undefined, { runId: "r1" });
   };
@@ -587,6 +588,35 @@ describe("the end of a run that this chat waits for", () => {
     await sent;
     expect(await again()).toEqual([]);
     made.connection.close();
+  });
+
+  test("is in a conversation that was told before, and that the chat takes afterwards", async () => {
+    const { connection, thread, clock } = begin();
+    thread.messages = [{ id: "u0", role: "user", parts: [] }];
+    const chunks = connection.subscribe<Chunk>()[Symbol.asyncIterator]();
+    // A chat takes one chunk at a time, and now it has something else to do.
+    const first = chunks.next();
+    for (const _ of [1, 2]) {
+      clock.advance(0);
+      await settle();
+    }
+    await until(() => thread.readers === 1);
+    await first;
+    thread.messages = [...thread.messages, { id: "m0", role: "assistant", parts: [] }];
+    thread.say({ type: "RUN_ERROR", code: "resync", message: "again" });
+    await until(() => thread.readers === 0);
+    for (const _ of [1, 2]) {
+      clock.advance(clock.pending[0] ?? 0);
+      await settle();
+    }
+    await until(() => thread.readers === 1);
+    await send({ connection });
+    const { value } = await chunks.next();
+    expect(value).toMatchObject({
+      type: "MESSAGES_SNAPSHOT",
+      messages: [{ id: "u0" }, { id: "m0" }, { id: "u1" }],
+    });
+    connection.close();
   });
 
   test("is not the end of another run", async () => {
