@@ -68,6 +68,15 @@ export function runOf(chunk: Chunk): string | undefined {
   return (chunk.runId as string | undefined) ?? more?.runId;
 }
 
+/** Of the message, or of the call. */
+export const idOf = ({ messageId, toolCallId }: Chunk) => (messageId ?? toolCallId) as string | undefined;
+
+/** Whether a chunk is about this message: `id`, `id~2` and so on are its texts, `id:` begins its calls and its reasoning. */
+export function isOf(chunk: Chunk, message: string): boolean {
+  const id = idOf(chunk);
+  return id?.startsWith(message) === true && /^($|~|:)/.test(id.slice(message.length));
+}
+
 /** The end of a run that is no error. `turn`: to the chat it is the end of a turn, and what it waits for comes later. */
 export const finished = (runId: string | undefined, turn = false): Chunk => ({
   type: "RUN_FINISHED",

@@ -11,7 +11,9 @@ import {
   type ChatMessage,
   finished,
   type Hydrated,
+  idOf,
   interrupted,
+  isOf,
   placeOf,
   runOf,
 } from "./ag-ui.js";
@@ -30,10 +32,10 @@ export interface BeliefOptions {
 export interface Belief {
   /** A chunk of the live thread, in order, once. False: the chat cannot be told this by going on. */
   take(chunk: Chunk): boolean;
-  /** The conversation is about to be loaded. Whether the server has what was sent last. */
-  begin(): boolean;
-  /** The conversation as it was loaded. `wasAccepted`: what `begin` said. Whether the server has taken something since. */
-  load(found: Hydrated, wasAccepted: boolean): boolean;
+  /** The conversation is about to be loaded. The run of what was sent last, if the server has that. */
+  begin(): string | undefined;
+  /** The conversation as it was loaded. `before`: what `begin` said. Whether the server has taken something since. */
+  load(found: Hydrated, before: string | undefined): boolean;
   /** The chat was given this. `isOlder`: it comes before what it shows. */
   shows(found: Hydrated, isOlder: boolean): void;
   /** How many messages that is. */
@@ -101,7 +103,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   // What the chat does.
   let waiting: string | undefined;
   let own: string | undefined;
-  /** Id of the reply to what was sent last, once the server has it. */
+  /** The run of what was sent last, and the id of its reply, once the server has it. */
+  let accepted: string | undefined;
   let reply: string | undefined;
   /** That reply was there before. */
   let isContinued = false;
@@ -116,9 +119,9 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     begin() {
       // What the server has is listed, or is on another branch.
       for (const [id, { runId }] of unsent) if (runId === undefined) unsent.delete(id);
-      return reply !== undefined;
+      return accepted;
     },
-    load(found, wasAccepted) {
+    load(found, before) {
       expected = found.activeRun?.runId;
       known = new Set(found.messages.map(({ id }) => id));
       // The chat keeps the metadata of a message that comes without.
@@ -152,9 +155,9 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       paused = asked?.runId;
       muted.clear();
       suspects.clear();
-      if (waiting !== undefined && waiting !== expected && (wasAccepted || isPast(waiting)))
+      if (waiting !== undefined && waiting !== expected && (waiting === before || isPast(waiting)))
         conclude(waiting);
-      return reply !== undefined && !wasAccepted;
+      return accepted !== undefined && accepted !== before;
     },
     shows({ messages }, isOlder) {
       isTold ||= messages.length > 0;
@@ -174,7 +177,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       }
       if (run !== undefined) suspects.add(run);
       waiting = own = runId;
-      reply = undefined;
+      accepted = reply = undefined;
       isContinued = goesOn;
       isStale = isOvertaken = false;
       isTold = true;
@@ -182,6 +185,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     accepted(runId, messageId) {
       for (const each of unsent.values()) if (each.runId === runId) each.runId = undefined;
       if (own !== runId) return false;
+      accepted = runId;
       reply = messageId;
       if (isPast(runId)) conclude(runId);
       return true;
@@ -338,12 +342,4 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     isTold = true;
     tell(chunk, true);
   }
-}
-
-const idOf = ({ messageId, toolCallId }: Chunk) => (messageId ?? toolCallId) as string | undefined;
-
-/** Whether a chunk is about this message: `id`, `id~2` and so on are its texts, `id:` begins its calls and its reasoning. */
-function isOf(chunk: Chunk, message: string): boolean {
-  const id = idOf(chunk);
-  return id?.startsWith(message) === true && /^($|~|:)/.test(id.slice(message.length));
 }
