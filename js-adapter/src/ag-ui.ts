@@ -1,4 +1,6 @@
 /** What the TanStack AI and AG-UI wire says, as far as this package looks at it: PROTOCOL §11. */
+import type { Branches } from "./branch.js";
+import type { Authors } from "./content.js";
 import type { Chunk } from "./sse.js";
 
 /** A `UIMessage` of TanStack AI. */
@@ -15,20 +17,26 @@ export interface Asked {
   pending: unknown[];
 }
 
-/** The answer to a hydrate request (§11.8, §11.11). */
+/** A conversation as it is loaded: the answer to a hydrate request (§11.8, §11.11). */
 export interface Hydrated {
   messages: ChatMessage[];
+  /** What is being written, and is not in `messages`. */
   activeRun: { runId: string } | null;
   interrupts: Asked | null;
-  page?: { truncated: boolean; cursor?: string };
+  /** `cursor`: the `before` that loads what comes before these messages. */
+  page: { truncated: boolean; cursor?: string };
+  /** Where those messages that have siblings stand among them (§16.1). */
+  branches: Branches;
+  /** Who has said each message (§16.7). */
+  authors: Authors;
   /** Where the live thread goes on. Null when there is no such thread yet. */
   cursor: string | null;
   /** The last message of the active path that is listed. */
   leaf: string | null;
   /** Something comes after what is being written that the live thread does not say from there on (§11.11). */
-  more?: boolean;
+  more: boolean;
   /** Number of the newest event that is in it (§16.6). */
-  seq?: number;
+  seq: number;
 }
 
 /** What there is of one kind of annotations on a message (§19.5). */
@@ -58,6 +66,15 @@ export function placeOf({ metadata }: Chunk): Place | undefined {
 export function runOf(chunk: Chunk): string | undefined {
   const more = (chunk.metadata as { tanstack?: { runId?: string } } | undefined)?.tanstack;
   return (chunk.runId as string | undefined) ?? more?.runId;
+}
+
+/** Of the message, or of the call. */
+export const idOf = ({ messageId, toolCallId }: Chunk) => (messageId ?? toolCallId) as string | undefined;
+
+/** Whether a chunk is about this message: `id`, `id~2` and so on are its texts, `id:` begins its calls and its reasoning. */
+export function isOf(chunk: Chunk, message: string): boolean {
+  const id = idOf(chunk);
+  return id?.startsWith(message) === true && /^($|~|:)/.test(id.slice(message.length));
 }
 
 /** The end of a run that is no error. `turn`: to the chat it is the end of a turn, and what it waits for comes later. */

@@ -11,11 +11,13 @@ import {
   type ChatMessage,
   finished,
   type Hydrated,
+  idOf,
   interrupted,
+  isOf,
   placeOf,
   runOf,
 } from "./ag-ui.js";
-import { ANNOTATED, CHANGED } from "./protocol.js";
+import { ANNOTATED, CHANGED, DECIDED } from "./protocol.js";
 import type { Chunk } from "./sse.js";
 
 export interface BeliefOptions {
@@ -30,10 +32,10 @@ export interface BeliefOptions {
 export interface Belief {
   /** A chunk of the live thread, in order, once. False: the chat cannot be told this by going on. */
   take(chunk: Chunk): boolean;
-  /** The conversation is about to be loaded. Whether the server has what was sent last. */
-  begin(): boolean;
-  /** The conversation as it was loaded. `wasAccepted`: what `begin` said. Whether the server has taken something since. */
-  load(found: Hydrated, wasAccepted: boolean): boolean;
+  /** The conversation is about to be loaded. The run of what was sent last, if the server has that. */
+  begin(): string | undefined;
+  /** The conversation as it was loaded. `before`: what `begin` said. Whether the server has taken something since. */
+  load(found: Hydrated, before: string | undefined): boolean;
   /** The chat was given this. `isOlder`: it comes before what it shows. */
   shows(found: Hydrated, isOlder: boolean): void;
   /** How many messages that is. */
@@ -57,9 +59,7 @@ export interface Belief {
   ownRun(): string | undefined;
 }
 
-const MADE = "decision-made";
-
-/** What such an event says (§11.13). */
+/** What a decision that was made says (§11.13). */
 interface Made {
   outcome: string;
 }
@@ -75,6 +75,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   let known = new Set<string>();
   /** What this chat has sent and the live thread has not said yet; with its run, until the server has it. */
   const unsent = new Map<string, { message: ChatMessage; runId: string | undefined }>();
+  /** The conversation that was told last: the chat may not have taken it, and it takes it in place of what it shows. */
+  let listed: ChatMessage[] = [];
 
   /** What `metadata.strandline` says of messages: the chat merges metadata by its first level only. */
   const about = new Map<string, About>();
@@ -86,7 +88,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   let run: string | undefined;
   let expected: string | undefined;
   /** What comes after the message of `expected` is not told, and loaded when that run has ended. */
-  let hasMore: boolean | undefined;
+  let hasMore = false;
   /** Id of the message of somebody that is being told as a whole, where the chat does not show it yet. */
   let whole: unknown = null;
   /** A run has ended since the chat's state was reset: another one would be the first that it does not see end. */
@@ -101,7 +103,8 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
   // What the chat does.
   let waiting: string | undefined;
   let own: string | undefined;
-  /** Id of the reply to what was sent last, once the server has it. */
+  /** The run of what was sent last, and the id of its reply, once the server has it. */
+  let accepted: string | undefined;
   let reply: string | undefined;
   /** That reply was there before. */
   let isContinued = false;
@@ -116,29 +119,29 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     begin() {
       // What the server has is listed, or is on another branch.
       for (const [id, { runId }] of unsent) if (runId === undefined) unsent.delete(id);
-      return reply !== undefined;
+      return accepted;
     },
-    load(found, wasAccepted) {
+    load(found, before) {
       expected = found.activeRun?.runId;
       known = new Set(found.messages.map(({ id }) => id));
       // The chat keeps the metadata of a message that comes without.
-      const messages = found.messages.map((each) => (about.has(each.id) ? { metadata: {}, ...each } : each));
+      listed = found.messages.map((each) => (about.has(each.id) ? { metadata: {}, ...each } : each));
       about.clear();
-      note(messages);
+      note(listed);
       for (const [id, { message }] of unsent) {
         if (known.has(id)) unsent.delete(id);
-        else messages.push(message);
+        else listed.push(message);
         known.add(id);
       }
       // It has ended meanwhile.
       if (run !== undefined && run !== expected && run !== waiting)
         tell(finished(run, waiting !== undefined));
-      isTold ||= messages.length > 0;
-      if (isTold) tell({ type: "MESSAGES_SNAPSHOT", messages });
+      isTold ||= listed.length > 0;
+      if (isTold) tell({ type: "MESSAGES_SNAPSHOT", messages: listed });
       // The chat counts as connected when something came.
       else tell({ type: "RAW", event: { type: "connected" }, source: "strandline" });
       leaf = found.leaf;
-      seen = found.seq ?? 0;
+      seen = found.seq;
       hasMore = found.more;
       run = writes = undefined;
       whole = null;
@@ -152,9 +155,9 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       paused = asked?.runId;
       muted.clear();
       suspects.clear();
-      if (waiting !== undefined && waiting !== expected && (wasAccepted || isPast(waiting)))
+      if (waiting !== undefined && waiting !== expected && (waiting === before || isPast(waiting)))
         conclude(waiting);
-      return reply !== undefined && !wasAccepted;
+      return accepted !== undefined && accepted !== before;
     },
     shows({ messages }, isOlder) {
       isTold ||= messages.length > 0;
@@ -170,10 +173,11 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
       if (last?.role === "user") {
         unsent.set(last.id, { message: last, runId });
         known.add(last.id);
+        if (listed.every(({ id }) => id !== last.id)) listed.push(last);
       }
       if (run !== undefined) suspects.add(run);
       waiting = own = runId;
-      reply = undefined;
+      accepted = reply = undefined;
       isContinued = goesOn;
       isStale = isOvertaken = false;
       isTold = true;
@@ -181,6 +185,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     accepted(runId, messageId) {
       for (const each of unsent.values()) if (each.runId === runId) each.runId = undefined;
       if (own !== runId) return false;
+      accepted = runId;
       reply = messageId;
       if (isPast(runId)) conclude(runId);
       return true;
@@ -272,9 +277,9 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
     // Where nobody has decided, nothing goes on, and the chat is to ask no more.
-    if (chunk.name === MADE && /expired|superseded/.test((chunk.value as Made).outcome)) return false;
+    if (chunk.name === DECIDED && /expired|superseded/.test((chunk.value as Made).outcome)) return false;
     // What else is of no run that began here is in the conversation by now, or on a branch that was not shown (§16.3).
-    const isOfNoRun = chunk.messageId === whole || chunk.name === MADE;
+    const isOfNoRun = chunk.messageId === whole || chunk.name === DECIDED;
     if (run === undefined ? isOfNoRun : !muted.has(run)) give(chunk);
     return true;
   }
@@ -337,12 +342,4 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     isTold = true;
     tell(chunk, true);
   }
-}
-
-const idOf = ({ messageId, toolCallId }: Chunk) => (messageId ?? toolCallId) as string | undefined;
-
-/** Whether a chunk is about this message: `id`, `id~2` and so on are its texts, `id:` begins its calls and its reasoning. */
-function isOf(chunk: Chunk, message: string): boolean {
-  const id = idOf(chunk);
-  return id?.startsWith(message) === true && /^($|~|:)/.test(id.slice(message.length));
 }

@@ -15,7 +15,19 @@ export interface SessionInfo {
   readonly activeRun: string | null;
   /** What becomes of messages that come meanwhile, where they do not say. Null: what the server does by default. */
   readonly submit: SubmitPolicy | null;
+  /** How many decisions it waits for. */
+  readonly pending: number;
 }
+
+/** Who has said a message (§16.7): `user:<id>`, `agent:<name>` or `server`. */
+export interface Author {
+  readonly by: string;
+  /** Who has replaced what it says last. It still counts as said by `by`. */
+  readonly editedBy?: string;
+}
+
+/** By message id. */
+export type Authors = Readonly<Record<string, Author>>;
 
 /** What a running agent was told and has not taken. When the run ends it becomes a message with this id. */
 export interface SessionNote {
@@ -125,6 +137,8 @@ export interface Content {
   readonly readers: readonly SessionReader[];
   /** Where those messages that have siblings stand among them: versions of the same question, answers to the same one. */
   readonly branches: Branches;
+  /** Of every message here, those of `spawned` too. One that was sent from here has none before it has arrived. */
+  readonly authors: Authors;
   /** Those that are pending, oldest first. */
   readonly decisions: readonly SessionDecision[];
   /** Of messages that have annotations: by message id, then by type (§19.3). */
@@ -147,26 +161,52 @@ export interface RunReply {
 export const runsShown = ({ activeRuns, messages }: Content): SessionRun[] =>
   activeRuns.filter(({ messageId }) => messages.some(({ id }) => id === messageId));
 
+const ACTIVE = new Set(["queued", "running"]);
+
+/** The runs that have not ended, without spawned ones, in the order of the conversation. */
+export function activeOf(runs: readonly SessionRun[]): SessionRun[] {
+  /** A run that goes on with a message stands where the one that began it does, before what was queued meanwhile. */
+  const begun = (run: string): number => {
+    const index = runs.findIndex(({ id }) => id === run);
+    const { parentRun, spawned } = runs[index] ?? {};
+    return parentRun && !spawned ? begun(parentRun) : index;
+  };
+  return runs
+    .filter(({ status, spawned }) => ACTIVE.has(status) && !spawned)
+    .sort((one, other) => begun(one.id) - begun(other.id));
+}
+
 /** Message id to version, where they differ. */
 type Versions = Readonly<Record<string, string>>;
 
-/** A page of messages (§8.6). */
+/** What is read of a page of messages (§8.6): the feed says the rest of it. */
 export interface Older {
   messages: readonly SessionMessage[];
   versions: Versions;
-  branches?: Branches;
-  annotations?: Annotations;
+  branches: Branches;
+  authors: Authors;
+  annotations: Annotations;
   page: { before: string | null };
 }
 
+/** An active run in a snapshot. */
+export interface Active {
+  run: string;
+  messageId: string;
+  chunks: Chunk[];
+  continues?: true;
+  /** As `steered` says them. */
+  notes: SessionEvent[];
+}
+
+/** What is read of a snapshot (§8.8): who this reader is, and where it was taken, is known otherwise. */
 export interface Snapshot extends Older {
   session: SessionInfo;
-  active: { run: string; messageId: string; chunks: Chunk[]; continues?: true; notes?: SessionEvent[] }[];
+  active: Active[];
   runs: SessionRun[];
   readers: SessionReader[];
   decisions: SessionDecision[];
-  annotations: Annotations;
-  spawned?: SpawnedMessage[];
+  spawned: SpawnedMessage[];
 }
 
 export const noteOf = (run: string, { message_id: id, by, at, parts, metadata }: SessionEvent): SessionNote =>

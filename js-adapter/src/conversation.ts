@@ -58,7 +58,7 @@ export function createConversation<BEGUN>(options: ConversationOptions<BEGUN>): 
       return loading !== undefined && loading.limit === limit ? loading.found : load(limit, true);
     },
     prepend({ messages, page }) {
-      oldest = page?.truncated ? messages[0]?.id : undefined;
+      oldest = page.truncated ? messages[0]?.id : undefined;
     },
     later(ms) {
       clock.clearTimeout(timer);

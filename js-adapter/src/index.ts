@@ -17,6 +17,8 @@ export type {
   Annotations,
   AnnotationsOptions,
   Answer,
+  Author,
+  Authors,
   Decided,
   MessagePart,
   NewAnnotation,

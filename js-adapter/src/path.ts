@@ -3,43 +3,42 @@
  * (PROTOCOL §16). No state: a change is a new path.
  */
 import { type Branch, grown, shrunk } from "./branch.js";
-import type { Older } from "./content.js";
+import type { Author, Older } from "./content.js";
 import { StrandlineResyncError } from "./errors.js";
 import type { SessionMessage } from "./fold.js";
-import type { Reply } from "./reply.js";
 
 export interface Entry {
   /** Server-minted name of this version of the message: what `parent` means. */
   version: string;
   readonly message: SessionMessage;
+  readonly author: Author;
   branch?: Branch | undefined;
   /** It is only here because others name it as their parent. */
   isDeleted?: true;
 }
 
-export const entryOf = (version: string, reply: Reply, branch?: Branch): Entry => ({
+/** `said` is asked for the message each time: it may be being written. */
+export const entryOf = (
+  { version, author, branch }: Omit<Entry, "message">,
+  said: Pick<Entry, "message">,
+): Entry => ({
   version,
+  author,
   branch,
   get message() {
-    return reply.message;
+    return said.message;
   },
 });
 
-export const entriesOf = ({ messages, versions, branches = {} }: Older): Entry[] =>
-  messages.map((message) => ({
-    version: versions[message.id] ?? message.id,
-    message,
-    branch: branches[message.id],
-  }));
-
-/** Not a spread: what is being written is asked for each time. */
-const withBranch = (entry: Entry, branch: Branch | undefined): Entry => ({
-  version: entry.version,
-  branch,
-  get message() {
-    return entry.message;
-  },
+/** A message with what a page or a snapshot says of it. */
+export const entryIn = ({ versions, authors, branches }: Older, message: SessionMessage): Entry => ({
+  version: versions[message.id] ?? message.id,
+  message,
+  author: authors[message.id] as Author,
+  branch: branches[message.id],
 });
+
+export const entriesOf = (older: Older): Entry[] => older.messages.map((message) => entryIn(older, message));
 
 /**
  * A message at its place: one whose parent is not the last one begins another branch, and what came after the parent is not
@@ -67,11 +66,11 @@ export function without(path: readonly Entry[], version: string, hasOlder: boole
   if (index >= 0 && (index === path.length - 1 || (index === 0 && hasOlder)))
     throw new StrandlineResyncError();
   return path.map((entry) => {
-    if (entry.version === version) return { version, message: entry.message, isDeleted: true };
+    if (entry.version === version) return { ...entry, branch: undefined, isDeleted: true };
     if (entry.branch === undefined) return entry;
     const branch = shrunk(entry.branch, version);
     if (branch === undefined) throw new StrandlineResyncError();
     if (branch.count === entry.branch.count) return entry;
-    return withBranch(entry, branch.count > 1 ? branch : undefined);
+    return entryOf({ ...entry, branch: branch.count > 1 ? branch : undefined }, entry);
   });
 }

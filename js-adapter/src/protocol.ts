@@ -64,6 +64,9 @@ export const CHANGED = "strandline.changed";
 /** Name of the event on a live thread that says what annotations of a kind a message has (§19.5). */
 export const ANNOTATED = "strandline.annotated";
 
+/** Name of the event on a live thread that says how something was decided (§11.13). */
+export const DECIDED = "decision-made";
+
 /** Value of {@link PREFER_HEADER}. */
 export const RESPOND_ASYNC = "respond-async";
 

@@ -64,6 +64,7 @@ const BLANK: Omit<SessionView, "id"> = {
   notes: [],
   readers: [],
   branches: {},
+  authors: {},
   decisions: [],
   annotations: {},
   reader: null,

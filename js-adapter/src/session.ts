@@ -13,6 +13,8 @@ export type { StopManyOptions, StopResult } from "./chat.js";
 export type {
   AnnotationSummary,
   Annotations,
+  Author,
+  Authors,
   Content,
   RunReply,
   SessionDecision,

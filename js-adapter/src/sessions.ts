@@ -36,6 +36,8 @@ export interface SessionsOptions extends RequestOptions {
 export interface ListOptions {
   /** `true`: only archived ones; `any`: all. Default `false`. */
   archived?: boolean | "any";
+  /** `true`: instead those, whoever owns them, that wait for a decision which you may take. */
+  pending?: boolean;
   /** `next` of the page before. */
   before?: string | undefined;
   /** 1 to 200. Default 50. */
@@ -126,7 +128,8 @@ export function createSessions(options: SessionsOptions & { clock?: Clock } = {}
   };
 
   return {
-    list: ({ archived, before, limit } = {}) => ask("", "GET", undefined, { archived, before, limit }),
+    list: ({ archived, before, limit, pending } = {}) =>
+      ask("", "GET", undefined, { archived, before, limit, pending }),
     async create({ id = createId(clock), title } = {}) {
       // With an id of ours it can be repeated.
       return (await ask<{ session: SessionInfo }>("", "POST", { id, title })).session;

@@ -37,9 +37,11 @@ import {
 import type { StatusDetail, StreamStatus } from "./status.js";
 import { createThread } from "./thread.js";
 
-export type { ChatMessage } from "./ag-ui.js";
+export type { Asked, ChatMessage, Hydrated } from "./ag-ui.js";
 export type { RetryOptions } from "./backoff.js";
+export type { Branch, Branches } from "./branch.js";
 export type { StopResult } from "./chat.js";
+export type { Author, Authors } from "./content.js";
 export {
   StrandlineError,
   type StrandlineErrorCode,
@@ -92,7 +94,7 @@ export interface HydrateOptions {
 
 /**
  * Satisfies `SubscribeConnectionAdapter` of @tanstack/ai-client: `CHUNK` is its `StreamChunk`, `RESULT` its
- * `ChatHydrationResult`.
+ * `ChatHydrationResult`, of which `Hydrated` has more.
  */
 export interface StrandlineConnection {
   /** Everything from now on; the newest subscription is the one that is told. Throws what the server refuses. */

@@ -51,7 +51,7 @@ export function createThread(options: ThreadOptions): Thread {
   let queue: ChunkQueue | undefined;
   let until: string | undefined;
   /** The conversation that was loaded while nobody listened. */
-  let got: [found: Hydrated, wasAccepted: boolean] | undefined;
+  let got: [found: Hydrated, before: string | undefined] | undefined;
   let absences = 0;
   let lookout: unknown;
   /** What has come without a cursor: it belongs to the next frame that has one. */
@@ -167,12 +167,12 @@ export function createThread(options: ThreadOptions): Thread {
     conversation.again();
   }
 
-  function settle(found: Hydrated, wasAccepted: boolean): void {
+  function settle(found: Hydrated, before: string | undefined): void {
     if (queue === undefined) {
-      got = [found, wasAccepted];
+      got = [found, before];
       return;
     }
-    const isSent = belief.load(found, wasAccepted);
+    const isSent = belief.load(found, before);
     if (until !== undefined && until !== found.activeRun?.runId) {
       queue.push(finished(until));
       finish();

@@ -1,8 +1,8 @@
 /** What a session is at the newest event that has come: a fold of its feed (PROTOCOL §8.8, §8.9). No I/O. */
-import type { Branch, Branches } from "./branch.js";
 import {
   type AnnotationSummary,
   type Annotations,
+  activeOf,
   type Content,
   decisionOf,
   messageOf,
@@ -20,10 +20,11 @@ import {
   titleOf,
 } from "./content.js";
 import { StrandlineResyncError } from "./errors.js";
-import { createFold, type SessionMessage } from "./fold.js";
-import { type Entry, entriesOf, entryOf, placed, without } from "./path.js";
+import { createFold } from "./fold.js";
+import { type Entry, entriesOf, entryIn, entryOf, placed, without } from "./path.js";
 import { STEERING } from "./protocol.js";
 import { createReply, type Reply } from "./reply.js";
+import { type Beside, createShown } from "./shown.js";
 import type { Chunk } from "./sse.js";
 
 export interface View {
@@ -43,7 +44,6 @@ export interface View {
 const MOST_ENDED = 4;
 const MOST_RUNS = 50;
 const MOST_SPAWNED = 50;
-const ACTIVE = new Set(["queued", "running"]);
 
 /** `isPartial`: what is not asked for is missing from the path. */
 export function createView(isPartial = false): View {
@@ -56,11 +56,8 @@ export function createView(isPartial = false): View {
   let decisions: readonly SessionDecision[] = [];
   let annotations: Annotations = {};
   let before: string | null = null;
-  let beside: { entry: Entry; about: Omit<SpawnedMessage, "message"> }[] = [];
-  let shownBeside: readonly SpawnedMessage[] = [];
-  /** What was given out last. */
-  let shown: readonly SessionMessage[] = [];
-  let branches: Branches = {};
+  let beside: Beside[] = [];
+  const shown = createShown();
   const replies = new Map<string, Reply>();
   /** How runs ended that are still among the replies. */
   const ends = new Map<string, SessionEvent>();
@@ -70,28 +67,8 @@ export function createView(isPartial = false): View {
   return {
     apply,
     content() {
-      const there = path.filter(({ isDeleted }) => !isDeleted);
-      const messages = there.map(({ message }) => message);
-      const isSame =
-        messages.length === shown.length && messages.every((message, index) => message === shown[index]);
-      if (!isSame) shown = messages;
-      const forked = there.filter(({ branch }) => branch !== undefined);
-      const isPlaced =
-        forked.length === Object.keys(branches).length &&
-        forked.every(({ message, branch }) => branches[message.id] === branch);
-      if (!isPlaced)
-        branches = Object.fromEntries(forked.map(({ message, branch }) => [message.id, branch as Branch]));
-      const spawned = beside.map(
-        ({ entry: { message }, about }) =>
-          shownBeside.find((one) => one.message === message && one.run === about.run) ?? {
-            ...about,
-            message,
-          },
-      );
-      if (spawned.length !== shownBeside.length || spawned.some((one, index) => one !== shownBeside[index]))
-        shownBeside = spawned;
-      const rest = { runs, activeRuns, notes, readers, branches, decisions, annotations };
-      return { info, messages: shown, spawned: shownBeside, hasOlder: before !== null, ...rest };
+      const rest = { runs, activeRuns, notes, readers, decisions, annotations };
+      return { info, ...shown(path, beside), hasOlder: before !== null, ...rest };
     },
     reply(run) {
       const reply = replies.get(run);
@@ -136,7 +113,7 @@ export function createView(isPartial = false): View {
       }
       case "message-created": {
         const message = messageOf(event.message_id, event.role, event);
-        append(event, { version: event.message as string, message });
+        append(event, { version: event.message as string, message, author: { by: event.by as string } });
         settle(({ id }) => id === message.id);
         // An edit goes by the id of what it takes the place of, and nobody has said anything about it.
         if (annotations[message.id] !== undefined) unannotate(message.id);
@@ -149,7 +126,7 @@ export function createView(isPartial = false): View {
           const { id, role } = entry.message;
           const message = messageOf(id, role, event);
           if (role === "user" && info?.title === null) note({ title: titleOf(message) });
-          return { ...entry, message };
+          return { ...entry, message, author: { ...entry.author, editedBy: event.by as string } };
         };
         path = path.map(replaced);
         beside = beside.map(({ entry, about }) => ({ entry: replaced(entry), about }));
@@ -170,7 +147,10 @@ export function createView(isPartial = false): View {
         const goesOn = parentRun !== null && !spawned;
         const isShown = base !== undefined || !goesOn || isPartial;
         const reply = createReply(messageId as string, base?.message ?? (goesOn ? null : undefined), isShown);
-        const entry = entryOf(message as string, reply, base?.branch);
+        const entry = entryOf(
+          base ?? { version: message as string, author: { by: `agent:${agent}` } },
+          reply,
+        );
         if (base !== undefined) put(entry, run);
         else if (spawned) putBeside(event, entry);
         // Else it is of a page that is not here, or on another branch, which is not shown because of that.
@@ -219,10 +199,10 @@ export function createView(isPartial = false): View {
         return;
       }
       case "decision-requested":
-        decisions = [...decisions, decisionOf(event)];
+        ask([...decisions, decisionOf(event)]);
         return;
       case "decision-made": {
-        decisions = decisions.filter(({ id }) => id !== event.decision);
+        ask(decisions.filter(({ id }) => id !== event.decision));
         const asked = event.asked_by as string;
         const chunks = event.chunks as Chunk[];
         decided.set(asked, [...(decided.get(asked) ?? []), ...chunks]);
@@ -250,17 +230,15 @@ export function createView(isPartial = false): View {
     }
   }
 
-  function load({ session, page, active, ...rest }: Snapshot): void {
+  function load(snapshot: Snapshot): void {
     forget();
-    info = session;
-    take(rest.runs);
-    readers = rest.readers;
-    decisions = rest.decisions ?? [];
-    annotations = rest.annotations;
-    before = isPartial ? null : page.before;
+    info = snapshot.session;
+    ({ readers, decisions, annotations } = snapshot);
+    take(snapshot.runs);
+    before = isPartial ? null : snapshot.page.before;
     const writing = new Map<string, Reply>();
-    notes = active.flatMap(({ run, notes = [] }) => notes.map((told) => noteOf(run, told)));
-    for (const { run, messageId, chunks, continues } of active) {
+    notes = snapshot.active.flatMap(({ run, notes }) => notes.map((told) => noteOf(run, told)));
+    for (const { run, messageId, chunks, continues } of snapshot.active) {
       const reply = createReply(messageId, continues && null);
       reply.push(chunks);
       replies.set(run, reply);
@@ -268,11 +246,11 @@ export function createView(isPartial = false): View {
     }
     const written = (entry: Entry): Entry => {
       const reply = writing.get(entry.message.id);
-      return reply === undefined ? entry : entryOf(entry.version, reply, entry.branch);
+      return reply === undefined ? entry : entryOf(entry, reply);
     };
-    path = entriesOf({ ...rest, page }).map(written);
-    beside = (rest.spawned ?? []).map(({ message, ...about }) => ({
-      entry: written({ version: rest.versions[message.id] ?? message.id, message }),
+    path = entriesOf(snapshot).map(written);
+    beside = snapshot.spawned.map(({ message, ...about }) => ({
+      entry: written(entryIn(snapshot, message)),
       about,
     }));
   }
@@ -296,7 +274,7 @@ export function createView(isPartial = false): View {
     });
     unannotate(id);
     if (decisions.some(({ messageId }) => messageId === id))
-      decisions = decisions.filter(({ messageId }) => messageId !== id);
+      ask(decisions.filter(({ messageId }) => messageId !== id));
     path = without(path, version, before !== null);
   }
 
@@ -329,17 +307,13 @@ export function createView(isPartial = false): View {
 
   function take(next: readonly SessionRun[]): void {
     runs = next;
-    activeRuns = runs
-      .filter(({ status, spawned }) => ACTIVE.has(status) && !spawned)
-      .sort((one, other) => begun(one.id) - begun(other.id));
+    activeRuns = activeOf(runs);
     note({ activeRun: activeRuns[0]?.id ?? null });
   }
 
-  /** A run that goes on with a message stands where the one that began it does, before what was queued meanwhile. */
-  function begun(run: string): number {
-    const index = runs.findIndex(({ id }) => id === run);
-    const { parentRun, spawned } = runs[index] ?? {};
-    return parentRun && !spawned ? begun(parentRun) : index;
+  function ask(next: readonly SessionDecision[]): void {
+    decisions = next;
+    note({ pending: decisions.length });
   }
 
   function settle(isSettled: (one: SessionNote) => boolean): void {

@@ -54,8 +54,8 @@ async function agree(texts: string[], ...pages: Session[]): Promise<void> {
   const loaded = look(pages[0]?.id as string);
   await until("it is loaded", () => loaded.getSnapshot().status === "live");
   const parts = (session: Session) => {
-    const { messages, branches, decisions, annotations, activeRuns } = session.getSnapshot();
-    return plain({ messages, branches, decisions, annotations, activeRuns });
+    const { messages, branches, authors, decisions, annotations, activeRuns, info } = session.getSnapshot();
+    return plain({ messages, branches, authors, decisions, annotations, activeRuns, info });
   };
   expect(shown(loaded)).toEqual(texts);
   for (const page of pages)

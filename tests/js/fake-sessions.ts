@@ -92,6 +92,7 @@ export class FakeSession {
   ask(id: string, text = "hi", parent: string | null = this.leaf): Run {
     this.append({
       type: "message-created",
+      by: "user:ann",
       message: `v-${id}-${this.log.length}`,
       message_id: id,
       ...(parent !== null && { parent }),
@@ -154,10 +155,13 @@ export class FakeSession {
         run: id,
         messageId,
         chunks: [{ type: "start", messageId }, ...chunks],
-        notes,
+        notes: notes ?? [],
       })),
       runs: this.runs.map(({ chunks, notes, ...run }) => run),
       readers: [],
+      decisions: [],
+      branches: {},
+      authors: authorsOf([...this.messages.values()]),
       annotations: {},
       spawned: this.runs
         .filter(({ spawned }) => spawned)
@@ -171,7 +175,8 @@ export class FakeSession {
   }
 
   plain(): object {
-    return { id: this.id, title: null, archived: false, createdAt: 1, updatedAt: 1, activeRun: null };
+    const times = { createdAt: 1, updatedAt: 1 };
+    return { id: this.id, title: null, archived: false, ...times, activeRun: null, submit: null, pending: 0 };
   }
 }
 
@@ -179,6 +184,11 @@ const plain = ({ id, role, parts }: Message) => ({ id, role, parts });
 
 const versionsOf = (messages: readonly Message[]) =>
   Object.fromEntries(messages.map(({ id, version }) => [id, version]));
+
+const authorsOf = (messages: readonly Message[]) =>
+  Object.fromEntries(
+    messages.map(({ id, role }) => [id, { by: role === "user" ? "user:ann" : "agent:reply" }]),
+  );
 
 const textOf = (chunks: readonly WireChunk[]): string =>
   chunks.map(({ type, delta }) => (type === "text-delta" ? delta : "")).join("");
@@ -315,6 +325,11 @@ function page(session: FakeSession, query: URLSearchParams): object {
   return {
     messages: shown.map(plain),
     versions: versionsOf(shown),
+    branches: {},
+    authors: authorsOf(shown),
+    annotations: {},
+    decisions: [],
+    spawned: [],
     page: { before, after: null },
     runs: {},
     activeRun: null,

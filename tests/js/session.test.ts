@@ -376,6 +376,7 @@ describe("the connection", () => {
       expect(order).toEqual(order.map((_, i) => i + 5));
       expect(server.of("EVENTS").filter(({ headers }) => !headers["last-event-id"]).length).toBe(1);
     },
+    30_000,
   );
 
   test("shows nothing of a snapshot that is not whole", async () => {
@@ -952,9 +953,9 @@ describe("the list", () => {
     expect(await client.create({ title: "Rain" })).toMatchObject({ title: "Rain" });
     const [first, second] = server.of("OTHER");
     expect(first?.body.id).toBe(second?.body.id);
-    const { sessions } = await client.list({ archived: "any", limit: 3, before: "x&y" });
+    const { sessions } = await client.list({ archived: "any", limit: 3, before: "x&y", pending: true });
     expect(sessions.map(({ id }) => id)).toEqual([first?.body.id]);
-    expect(server.seen.at(-1)?.url).toBe("/api/sessions?archived=any&before=x%26y&limit=3");
+    expect(server.seen.at(-1)?.url).toBe("/api/sessions?archived=any&before=x%26y&limit=3&pending=true");
     const id = sessions[0]?.id as string;
     expect(await client.rename(id, null)).toMatchObject({ title: null });
     expect(server.seen.at(-1)).toMatchObject({ method: "PATCH", body: { title: null } });

@@ -42,14 +42,15 @@ class FakeThread {
     if (instead instanceof Error) throw instead;
     if (instead !== undefined) return instead;
     if (pathname.endsWith("/events")) return this.stream(init.signal ?? undefined);
-    if (init.method !== "POST") return Response.json({ ...this.answer(), interrupts: null });
+    if (init.method !== "POST") return Response.json({ ...this.loaded(), interrupts: null });
     if (pathname.endsWith("/stop")) return Response.json({ run: "r1", status: "stopped", stopped: true });
     return Response.json({ runId: body.runId, messageId: "m1" }, { status: 202 });
   };
 
-  private answer() {
+  loaded() {
     const { messages, cursor, leaf, activeRun } = this;
-    return { messages, cursor, leaf, activeRun, page: { truncated: false } };
+    const rest = { page: { truncated: false }, branches: {}, authors: {}, more: false, seq: 0 };
+    return { messages, cursor, leaf, activeRun, ...rest };
   }
 
   private stream(signal: AbortSignal | undefined): Response {
@@ -469,9 +470,9 @@ describe("a join", () => {
 });
 
 describe("the end of a run that this chat waits for", () => {
-  const send = async (made: ReturnType<typeof begin>) => {
+  const send = async (made: Pick<ReturnType<typeof begin>, "connection">, n = 1) => {
     const parts = [{ type: "text", content: "hi" }];
-    await made.connection.send([{ id: "u1", role: "user", parts }], {}, undefined, { runId: "r1" });
+    await made.connection.send([{ id: `u${n}`, role: "user", parts }], {}, undefined, { runId: `r${n}` });
   };
 
   test("is made up when the conversation that is loaded shows that it is over", async () => {
@@ -586,6 +587,63 @@ describe("the end of a run that this chat waits for", () => {
     answer(Response.json({ runId: "r1", messageId: "m1" }, { status: 202 }));
     await sent;
     expect(await again()).toEqual([]);
+    made.connection.close();
+  });
+
+  test("is in a conversation that was told before, and that the chat takes afterwards", async () => {
+    const { connection, thread, clock } = begin();
+    thread.messages = [{ id: "u0", role: "user", parts: [] }];
+    const chunks = connection.subscribe<Chunk>()[Symbol.asyncIterator]();
+    // A chat takes one chunk at a time, and now it has something else to do.
+    const first = chunks.next();
+    for (const _ of [1, 2]) {
+      clock.advance(0);
+      await settle();
+    }
+    await until(() => thread.readers === 1);
+    await first;
+    thread.messages = [...thread.messages, { id: "m0", role: "assistant", parts: [] }];
+    thread.say({ type: "RUN_ERROR", code: "resync", message: "again" });
+    await until(() => thread.readers === 0);
+    for (const _ of [1, 2]) {
+      clock.advance(clock.pending[0] ?? 0);
+      await settle();
+    }
+    await until(() => thread.readers === 1);
+    await send({ connection });
+    const { value } = await chunks.next();
+    expect(value).toMatchObject({
+      type: "MESSAGES_SNAPSHOT",
+      messages: [{ id: "u0" }, { id: "m0" }, { id: "u1" }],
+    });
+    connection.close();
+  });
+
+  test("is not made up of a run that was asked for while the conversation was on its way", async () => {
+    const made = begin();
+    await made.live();
+    await send(made);
+    const held = [0, 1].map(() => {
+      let answer = (_: object, __?: ResponseInit) => {};
+      const response = new Promise<Response>((resolve) => {
+        answer = (body, init) => resolve(Response.json(body, init));
+      });
+      made.thread.instead.push(response);
+      return answer;
+    });
+    made.thread.say({ type: "RUN_ERROR", code: "resync", message: "again" });
+    await until(() => made.thread.readers === 0);
+    made.clock.advance(made.clock.pending[0] ?? 0);
+    await settle();
+    const sent = send(made, 2);
+    await settle();
+    held[0]?.({ ...made.thread.loaded(), interrupts: null });
+    await settle();
+    made.clock.advance(made.clock.pending[0] ?? 0);
+    await until(() => made.thread.readers === 1);
+    expect(made.told.filter(({ type, runId }) => type === "RUN_FINISHED" && runId === "r2")).toEqual([]);
+    held[1]?.({ runId: "r2", messageId: "m2" }, { status: 202 });
+    await sent;
     made.connection.close();
   });
 

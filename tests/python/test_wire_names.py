@@ -27,6 +27,7 @@ def test_every_header_that_the_shim_names_is_named_here() -> None:
 def test_what_is_not_a_name_agrees_as_well() -> None:
     assert THEIRS["CHANGED"] == ag_ui.CHANGED
     assert THEIRS["ANNOTATED"] == ag_ui.ANNOTATED
+    assert THEIRS["DECIDED"] == ag_ui.DECIDED
     assert f"data: {THEIRS['DONE']}\n\n".encode() == sse.DONE
     assert int(THEIRS["HEARTBEAT_MS"].replace("_", "")) == Settings().heartbeat * 1000
     assert int(THEIRS["STOP_MEMORY_MS"].replace("_", "")) == Settings().stop_memory * 1000

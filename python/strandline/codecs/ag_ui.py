@@ -49,6 +49,9 @@ CHANGED = "strandline.changed"
 ANNOTATED = "strandline.annotated"
 """The name of the event that says what there is of one kind of annotations on a message."""
 
+DECIDED = "decision-made"
+"""The name of the event that says how something was decided."""
+
 _USAGE = ("inputTokens", "outputTokens", "totalTokens", "reasoningTokens", "cachedInputTokens", "cacheWriteInputTokens")
 _FINISH_REASONS = {"length": "length", "content-filter": "content_filter"}
 """``tool-calls`` is not among them: to the processor that is the end of a turn, not of a run, and it waits for more."""
@@ -202,7 +205,7 @@ def annotation_frames(epoch: str, seq: int, event: Annotated | AnnotationRemoved
 def decision_frames(epoch: str, seq: int, event: DecisionMade) -> tuple[bytes, ...]:
     """A decision on the live thread (PROTOCOL §11.13), where it may be all that happens."""
     value = {"id": event.decision, "outcome": event.outcome, "runId": event.asked_by, "messageId": event.message_id}
-    return (frame({"type": "CUSTOM", "name": "decision-made", "value": value}, Cursor(epoch, seq, 1)),)
+    return (frame({"type": "CUSTOM", "name": DECIDED, "value": value}, Cursor(epoch, seq, 1)),)
 
 
 def _named(version: str | None, wire_id: WireId) -> str | None:
