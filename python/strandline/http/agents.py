@@ -16,6 +16,7 @@ from strandline.agents.prompt import prompt
 from strandline.agents.relayed import Anew, Taking, shown
 from strandline.agents.relayed import Request as What
 from strandline.agents.run import ui_message
+from strandline.agents.spawning import Wanted
 from strandline.agents.workers import Worker
 from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.ids import check_id
@@ -27,14 +28,17 @@ from strandline.http.intake import ODD, policy_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stream import Stream
 from strandline.runtime.ending import Ending
+from strandline.runtime.history import MOST_SPAWNED
 from strandline.runtime.live_run import Note
 from strandline.runtime.service import Service
+from strandline.runtime.spawning import Numbered
 from strandline.runtime.speaking import Unasked
 from strandline.runtime.steering import MAX_NOTES
 from strandline.saying.decision import Terms, terms
 from strandline.saying.republishing import MOST_PARTS
 
 MAX_CHUNKS = 1000
+MOST_MESSAGES = 1000
 MAX_ERROR = 1000
 STATES = ("thinking", "streaming", "idle")
 _FRESH = {"Cache-Control": "no-store"}
@@ -174,9 +178,14 @@ def router(
             "decisions": made(lease.session, lease.live),
             "taken": len(lease.live.taken),
             "notes": len(lease.live.notes),
+            "spawned": [
+                _beside(run)
+                for run in lease.session.state.runs.values()
+                if run.spawned and run.parent_run == lease.record.id
+            ][-MOST_SPAWNED:],
         }
 
-    async def numbered(lease: Lease, body: Mapping[str, Any], what: What) -> Mapping[str, Any]:
+    async def numbered(lease: Lease, body: Mapping[str, Any], what: What | Wanted) -> Mapping[str, Any]:
         """Add a numbered request to the run."""
         said = Said(_number(body, "producer"), _number(body, "sequence"), what)
         await lease.append(said)
@@ -198,6 +207,12 @@ def router(
         """Begin again; what the message said before this run, its worker does not know."""
         return {**await numbered(lease, body, Anew(None)), "partial": partial(lease)}
 
+    async def spawn(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Start another agent beside it. The run that has begun so is known by the request's number."""
+        answer = await numbered(lease, body, _wanted(body))
+        known = lease.session.state.keyed(Numbered(lease.record.id, body["producer"], body["sequence"]).key)
+        return {**answer, "spawned": _beside(known) if known is not None else None}
+
     async def beat(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         status = body.get("status")
         if status not in (None, *STATES):
@@ -215,6 +230,7 @@ def router(
         "steering": steer,
         "replace": replace,
         "restart": restart,
+        "spawn": spawn,
         "heartbeat": beat,
         "end": end,
     }
@@ -276,6 +292,17 @@ def _content(body: Mapping[str, Any]) -> str | list[Any]:
     raise Unprocessable(f"Send `text`, or at most {MOST_PARTS} `parts`.", code="invalid-request")
 
 
+def _wanted(body: Mapping[str, Any]) -> Wanted:
+    name, asked, given = body.get("agent"), body.get("prompt"), body.get("body") or {}
+    texts = asked is None or isinstance(asked, str)
+    if not texts and not (isinstance(asked, list) and len(asked) <= MOST_MESSAGES):
+        wanted = f"a text or at most {MOST_MESSAGES} messages"
+        raise Unprocessable(f"`prompt` must be {wanted}.", code="invalid-request")
+    if not isinstance(given, dict):
+        raise Unprocessable("`body` must be an object.", code="invalid-request")
+    return Wanted(check_id(name, "agent's name"), asked, given)
+
+
 def _ending(body: Mapping[str, Any]) -> Returned | Ending:
     status, error = body.get("status"), body.get("error")
     reason, usage = body.get("finishReason"), body.get("usage")
@@ -309,6 +336,11 @@ def _awaits(body: Mapping[str, Any]) -> dict[str, Terms]:
         except Misconfigured as error:
             raise Unprocessable(f"`awaits`: {error}", code="invalid-request") from None
     return found
+
+
+def _beside(run: RunRecord) -> dict[str, Any]:
+    """A spawned run, as the worker of its parent sees it."""
+    return {"run": run.id, "messageId": run.message_id, "agent": run.agent}
 
 
 def _note(note: Note) -> dict[str, Any]:
