@@ -102,6 +102,9 @@ async def test_it_counts_once_however_often_it_comes() -> None:
         late = await spawn(worker, sequence=6)
         assert (late.code, late.json["expected"]) == ("gap", 5)
         assert (len(await beside(far)), len(critic.calls)) == (1, 1)
+        numbers = [event["sent"] for event in await far.log() if event.get("sent")]
+        assert numbers == sorted(numbers), "the next server would take an earlier one for the newest"
+        assert ["appended", "run-queued", "run-started"] in [far.kinds(each)[:3] for each in far.store.committed]
         await worker.append("?")
         await worker.end()
         assert (await far.history("c"))["messages"][-1]["parts"][-1]["text"] == "words and more !?"
