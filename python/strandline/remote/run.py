@@ -45,8 +45,7 @@ class RemoteRun(Republisher, Steered, Spawner, Voice):
         after it."""
         self.attempt: int = claimed["producer"]
         """1, and one more each time that a worker took this run again."""
-        self.spawned = [spawned(each) for each in claimed["spawned"]]
-        """What this run has started beside itself, by whichever worker: the newest 50, oldest first."""
+        self._spawned = [spawned(each) for each in claimed["spawned"]]
         self._prompt: list[dict[str, Any]] = claimed["prompt"]
         self._decisions = [read(each) for each in claimed["decisions"]]
         self._taken = claimed["taken"]

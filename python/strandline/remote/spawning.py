@@ -24,8 +24,14 @@ class Spawned:
 class Spawner:
     """The run of an agent that may start others."""
 
-    spawned: list[Spawned]
+    _spawned: list[Spawned]
     _outbox: Outbox
+
+    @property
+    def spawned(self) -> list[Spawned]:
+        """What this run has started beside itself, by whichever worker: the newest 50 of before, and what came since,
+        oldest first."""
+        return list(self._spawned)
 
     async def spawn(
         self, agent: str, *, prompt: str | Iterable[Mapping[str, Any]] | None = None, **body: Any
@@ -46,8 +52,9 @@ class Spawner:
             raise RunOver("The run has ended.")
         if answer["spawned"] is None:
             raise TooMany("Too many agents are at work in this session, or too deep.", code="too-many-spawned")
-        self.spawned.append(spawned(answer["spawned"]))
-        return self.spawned[-1]
+        begun = spawned(answer["spawned"])
+        self._spawned.append(begun)
+        return begun
 
 
 def spawned(plain: Mapping[str, Any]) -> Spawned:
