@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ Agent = Callable[..., Any]
 @dataclass(frozen=True, slots=True)
 class Named:
     """An agent under its name. ``recovery``: how it is called again when its process was lost; None: it is not. One
-    that runs elsewhere has no function here, but a lease: how many seconds its worker may be silent (PROTOCOL §18)."""
+    that runs elsewhere has no function here, but a lease: how many seconds its worker may be silent (PROTOCOL §18), and
+    the names of the agents that it may spawn."""
 
     name: str
     function: Agent | None
     recovery: Recovery | None = None
     lease: float = 0.0
+    spawns: frozenset[str] = frozenset()
 
 
 class Agents:
@@ -37,11 +39,13 @@ class Agents:
         named = name if name is not None else getattr(function, "__name__", type(function).__name__)
         self._add(Named(named, function, "restart" if recover is True else recover or None))
 
-    def add_remote(self, name: str, lease: float) -> None:
+    def add_remote(self, name: str, lease: float, spawns: Iterable[str] = ()) -> None:
         """Take in an agent that runs elsewhere. Raises Misconfigured."""
         if not 0.1 <= lease <= 86400:
             raise Misconfigured(f"The lease of a remote agent must be 0.1 to 86400 seconds, not {lease!r}.")
-        self._add(Named(name, None, lease=float(lease)))
+        if isinstance(spawns, str):
+            raise Misconfigured("`spawns` is a list of names, not one str.")
+        self._add(Named(name, None, lease=float(lease), spawns=frozenset(spawns)))
 
     def _add(self, agent: Named) -> None:
         try:
@@ -71,6 +75,14 @@ class Agents:
         """How the agent of this name is recovered."""
         known = self._known.get(name)
         return known.recovery if known is not None else None
+
+    def spawned_by(self, parent: str, name: str) -> Named:
+        """The agent that one which runs elsewhere wants to spawn. Raises Unprocessable (``unknown-agent``)."""
+        known, found = self._known.get(parent), self._known.get(name)
+        if known is None or found is None or name not in known.spawns:
+            detail = f"{parent} may spawn no agent called {name[:60]!r}: chat.remote_agent(…, spawns=[…]) names them."
+            raise Unprocessable(detail, code="unknown-agent")
+        return found
 
     def name_of(self, function: Agent) -> str | None:
         """The name that a function is an agent by, or None."""

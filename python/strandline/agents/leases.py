@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from strandline.agents.relayed import Relayed, Request
+from strandline.agents.spawning import Spawner, Wanted
 from strandline.agents.workers import Workers
 from strandline.core.events import Appended, Event, RunClaimed
 from strandline.core.records import RunRecord
@@ -29,9 +30,10 @@ from strandline.errors import (
 )
 from strandline.runtime.clock import Clock
 from strandline.runtime.ending import Ending
-from strandline.runtime.live import Decided, LiveSession
+from strandline.runtime.live import Decided, LiveSession, SessionGone
 from strandline.runtime.live_run import Claimed, LiveRun
 from strandline.runtime.session import Sessions
+from strandline.runtime.spawning import Numbered
 from strandline.saying.decision import Terms
 from strandline.settings import Settings
 
@@ -61,7 +63,7 @@ class Said:
 
     producer: int
     sequence: int
-    what: Request
+    what: Request | Wanted
 
 
 class Lease:
@@ -152,6 +154,9 @@ class Lease:
                 await self._add(writer, said)
 
     async def _add(self, writer: Relayed, said: Said) -> None:
+        if isinstance(said.what, Wanted):
+            await self._spawn(writer, said.sequence, said.what)
+            return
         try:
             await writer.take(said.sequence, said.what)
         except RunOver:
@@ -161,6 +166,12 @@ class Lease:
             ending = Ending(Status.FAILED, exc.code, PUBLIC_ERROR, after_pending=True)
             self._leases.sessions.enqueue_end(self.session, self.live, ending, self.by)
             raise Unprocessable(str(exc), code=exc.code) from None
+
+    async def _spawn(self, writer: Relayed, sequence: int, wanted: Wanted) -> None:
+        leases, numbered = self._leases, Numbered(self.record.id, writer.producer, sequence)
+        with suppress(RunOver, SessionGone):  # whoever waits below learns how
+            await leases.spawner.spawn_numbered(leases.sessions, self.session, self.live, wanted, numbered)
+        writer.taken = sequence
 
     async def _stored(self, said: Said) -> None:
         while (claimed := self.live.claimed) is not None and not self.live.over:
@@ -228,9 +239,10 @@ class Lease:
 class Leases:
     """The runs of remote agents that are active, and the workers that could take them. One per application."""
 
-    def __init__(self, clock: Clock, settings: Settings) -> None:
+    def __init__(self, clock: Clock, settings: Settings, spawner: Spawner) -> None:
         self.clock = clock
         self.settings = settings
+        self.spawner = spawner
         self.workers = Workers(clock, self.of)
         self.sessions: Sessions
         self._held: dict[str, Lease] = {}

@@ -9,10 +9,11 @@ from typing import Any
 import orjson
 
 from strandline.agents.catalog import Agents
+from strandline.agents.prompt import prompt as for_model
 from strandline.core.chunks import complaint
 from strandline.core.ids import InvalidId, check_id
 from strandline.core.records import MessageRecord, RunRecord
-from strandline.errors import ChunkRefused, Misconfigured
+from strandline.errors import ChunkRefused, Misconfigured, Unprocessable
 from strandline.runtime import spawning
 from strandline.runtime.live import LiveSession
 from strandline.runtime.live_run import LiveRun
@@ -27,6 +28,15 @@ class Task:
 
     function: Callable[..., Any]
     context: list[MessageRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a remote agent wants to spawn: one of the application's agents, and what that is given."""
+
+    agent: str
+    prompt: Prompt
+    body: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +116,59 @@ class Spawner:
     ) -> Spawned:
         """See ``Run.spawn``."""
         function, named = self._resolve(agent, name)
+        messages, given = self._given(named, prompt, body)
+        kept = self._kept(named, given) if self.knows(named) else None
+        task = Task(function, context if messages is None else spawning.asked(session.id, messages))
+        beside = await sessions.spawn(session, live, named, given["body"], kept, self._begun(task))
+        assert beside is not None
+        return Spawned(sessions, session, beside, f"agent:{by}")
+
+    async def spawn_numbered(
+        self, sessions: Sessions, session: LiveSession, live: LiveRun, wanted: Wanted, numbered: spawning.Numbered
+    ) -> None:
+        """The same for an agent that runs elsewhere; the other one may run elsewhere as well. Raises Unprocessable
+        (``unknown-agent``, ``invalid-request``, ``prompt-too-long``), TooMany, RunOver and SessionGone."""
+        known = self._agents.spawned_by(session.state.runs[live.id].agent, wanted.agent)
+        try:
+            messages, given = self._given(known.name, wanted.prompt, wanted.body)
+            asked = None if messages is None else spawning.asked(session.id, messages)
+            for_model(asked or ())  # what no agent could read is refused here
+            kept = self._kept(known.name, given)
+        except ChunkRefused as exc:
+            raise Unprocessable(exc.detail, code=exc.code) from None
+        except (AttributeError, KeyError, TypeError) as exc:
+            raise Unprocessable(
+                f"What is given to the agent is no prompt: {exc!r:.200}", code="invalid-request"
+            ) from exc
+        begun = self._begun(None)
+        if known.function is not None:
+            context = asked if asked is not None else await sessions.context(session, session.state.runs[live.id])
+            begun = self._begun(Task(known.function, context))
+        await sessions.spawn(session, live, known.name, given["body"], kept, begun, numbered)
+
+    def _begun(self, task: Task | None) -> Callable[[str], None]:
+        """What is to be called once the run has its id; None: nothing that runs here."""
+
+        def begun(run_id: str) -> None:
+            if task is not None:
+                self._tasks[run_id] = task
+
+        return begun
+
+    def _given(
+        self, name: str, prompt: Prompt, body: Mapping[str, Any]
+    ) -> tuple[list[dict[str, Any]] | None, dict[str, Any]]:
+        """The prompt as UIMessages, and all that the agent is given. Raises TypeError for what is not JSON."""
         messages = None if prompt is None else _messages(prompt)
         given = spawning.given(body, messages)
         wrong = complaint(given)
         if wrong is not None:
-            raise TypeError(f"what is given to {named}{wrong}")
-        kept = self._kept(named, given) if self.knows(named) else None
-        task = Task(function, context if messages is None else spawning.asked(session.id, messages))
-
-        def begun(run_id: str) -> None:
-            self._tasks[run_id] = task
-
-        beside = await sessions.spawn(session, live, named, given["body"], kept, begun)
-        return Spawned(sessions, session, beside, f"agent:{by}")
+            raise TypeError(f"what is given to {name}{wrong}")
+        return messages, given
 
     def knows(self, name: str) -> bool:
         """Whether an agent of this name can be called again, by whatever process."""
-        known = self._agents.get(name)
-        return known is not None and known.function is not None
+        return self._agents.get(name) is not None
 
     def _kept(self, name: str, given: Mapping[str, Any]) -> Any:
         """A copy, for the log: the agent may go on using its objects."""

@@ -11,31 +11,29 @@ from fastapi.responses import JSONResponse, Response
 
 from strandline.agents.catalog import Agents, Named
 from strandline.agents.decision import made
-from strandline.agents.leases import Lease, Leases, Returned, Said, failed, leaving
+from strandline.agents.leases import Lease, Leases, Said, leaving
 from strandline.agents.prompt import prompt
 from strandline.agents.relayed import Anew, Taking, shown
 from strandline.agents.relayed import Request as What
 from strandline.agents.run import ui_message
+from strandline.agents.spawning import Wanted
 from strandline.agents.workers import Worker
-from strandline.core.chunks import FINISH_REASONS, complaint
 from strandline.core.ids import check_id
 from strandline.core.records import RunRecord
 from strandline.core.run import Status
-from strandline.errors import Conflict, Forbidden, Misconfigured, NotFound, RunOver, Unprocessable
+from strandline.errors import Conflict, Forbidden, NotFound, RunOver, Unprocessable
+from strandline.http import agent_requests as asked_for
 from strandline.http.auth import Action, Identity, serves
 from strandline.http.intake import ODD, policy_in
 from strandline.http.problems import problem_route, read_json
 from strandline.http.stream import Stream
-from strandline.runtime.ending import Ending
+from strandline.runtime.history import MOST_SPAWNED
 from strandline.runtime.live_run import Note
 from strandline.runtime.service import Service
+from strandline.runtime.spawning import Numbered
 from strandline.runtime.speaking import Unasked
 from strandline.runtime.steering import MAX_NOTES
-from strandline.saying.decision import Terms, terms
-from strandline.saying.republishing import MOST_PARTS
 
-MAX_CHUNKS = 1000
-MAX_ERROR = 1000
 STATES = ("thinking", "streaming", "idle")
 _FRESH = {"Cache-Control": "no-store"}
 
@@ -133,7 +131,7 @@ def router(
     async def begin(name: str, request: Request, identity: Identity = who) -> JSONResponse:
         known(name, identity)
         body = await read_json(request, settings.max_body)
-        holder, claim = _holder(body)
+        holder, claim = asked_for.holder(body)
         answers, given = body.get("answers"), body.get("body") or {}
         if not isinstance(given, dict):
             raise Unprocessable("`body` must be an object.", code="invalid-request")
@@ -157,7 +155,7 @@ def router(
 
     async def take(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Claim a run; what its agent is to know."""
-        claimed = await lease.claim(*_holder(body))
+        claimed = await lease.claim(*asked_for.holder(body))
         context = await service.sessions.context(lease.session, lease.record)
         return {
             "producer": claimed.producer,
@@ -175,39 +173,55 @@ def router(
             "decisions": made(lease.session, lease.live),
             "taken": len(lease.live.taken),
             "notes": len(lease.live.notes),
+            "spawned": [
+                _beside(run)
+                for run in lease.session.state.runs.values()
+                if run.spawned and run.parent_run == lease.record.id
+            ][-MOST_SPAWNED:],
         }
 
-    async def numbered(lease: Lease, body: Mapping[str, Any], what: What) -> Mapping[str, Any]:
+    async def numbered(lease: Lease, body: Mapping[str, Any], what: What | Wanted) -> Mapping[str, Any]:
         """Add a numbered request to the run."""
-        said = Said(_number(body, "producer"), _number(body, "sequence"), what)
+        said = Said(asked_for.number(body, "producer"), asked_for.number(body, "sequence"), what)
         await lease.append(said)
         return {"sequence": said.sequence, "notes": len(lease.live.notes)}
 
     async def add(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await numbered(lease, body, _said(body))
+        return await numbered(lease, body, asked_for.said(body))
 
     async def steer(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Take what the agent was told. Who knows the first ``taken`` notes already is given the rest."""
-        most, known = _number(body, "most") if "most" in body else MAX_NOTES, _number(body, "taken", 0)
+        most, known = (
+            asked_for.number(body, "most") if "most" in body else MAX_NOTES,
+            asked_for.number(body, "taken", 0),
+        )
         answer = await numbered(lease, body, Taking(most))
         return {**answer, "told": [_note(note) for note in lease.live.taken[known:]]}
 
     async def replace(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await numbered(lease, body, Anew(_content(body)))
+        return await numbered(lease, body, Anew(asked_for.content(body)))
 
     async def restart(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Begin again; what the message said before this run, its worker does not know."""
         return {**await numbered(lease, body, Anew(None)), "partial": partial(lease)}
 
+    async def spawn(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Start another agent beside it. The run that has begun so is known by the request's number."""
+        answer = await numbered(lease, body, asked_for.wanted(body))
+        known = lease.session.state.keyed(Numbered(lease.record.id, body["producer"], body["sequence"]).key)
+        return {**answer, "spawned": _beside(known) if known is not None else None}
+
     async def beat(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
         status = body.get("status")
         if status not in (None, *STATES):
             raise Unprocessable(f"`status` must be one of {', '.join(STATES)}.", code="invalid-request")
-        await lease.beat(_number(body, "producer"), status)
+        await lease.beat(asked_for.number(body, "producer"), status)
         return {"notes": len(lease.live.notes)}
 
     async def end(lease: Lease, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        await lease.end(_number(body, "producer"), _number(body, "sequence", 0), _ending(body))
+        await lease.end(
+            asked_for.number(body, "producer"), asked_for.number(body, "sequence", 0), asked_for.ending(body)
+        )
         raise RunOver("It has ended.")
 
     questions: dict[str, Ask] = {
@@ -216,6 +230,7 @@ def router(
         "steering": steer,
         "replace": replace,
         "restart": restart,
+        "spawn": spawn,
         "heartbeat": beat,
         "end": end,
     }
@@ -248,68 +263,9 @@ def end_plain(record: RunRecord) -> dict[str, Any]:
     return {"status": record.status.value, "reason": record.reason, "error": record.error}
 
 
-def _holder(body: Mapping[str, Any]) -> tuple[str, str]:
-    return check_id(body.get("holder"), "holder"), check_id(body.get("claim"), "claim")
-
-
-def _number(body: Mapping[str, Any], name: str, least: int = 1) -> int:
-    value = body.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**53:
-        raise Unprocessable(f"`{name}` must be a whole number from {least}.", code="invalid-request")
-    return value
-
-
-def _said(body: Mapping[str, Any]) -> str | list[Any]:
-    text, chunks = body.get("text"), body.get("chunks")
-    if isinstance(text, str) and chunks is None:
-        return text
-    if text is None and isinstance(chunks, list) and len(chunks) <= MAX_CHUNKS:
-        return chunks
-    raise Unprocessable(f"Send `text`, or at most {MAX_CHUNKS} `chunks`.", code="invalid-request")
-
-
-def _content(body: Mapping[str, Any]) -> str | list[Any]:
-    text, parts = body.get("text"), body.get("parts")
-    if isinstance(text, str) and parts is None:
-        return text
-    if text is None and isinstance(parts, list) and len(parts) <= MOST_PARTS:
-        return parts
-    raise Unprocessable(f"Send `text`, or at most {MOST_PARTS} `parts`.", code="invalid-request")
-
-
-def _ending(body: Mapping[str, Any]) -> Returned | Ending:
-    status, error = body.get("status"), body.get("error")
-    reason, usage = body.get("finishReason"), body.get("usage")
-    if status not in ("completed", "failed"):
-        raise Unprocessable("`status` must be `completed` or `failed`.", code="invalid-request")
-    if error is not None and not (isinstance(error, str) and len(error) <= MAX_ERROR):
-        raise Unprocessable(f"`error` must be a text of at most {MAX_ERROR} characters.", code="invalid-request")
-    if reason is not None and reason not in FINISH_REASONS:
-        raise Unprocessable(f"`finishReason` must be one of {', '.join(FINISH_REASONS)}.", code="invalid-request")
-    if usage is not None and (not isinstance(usage, dict) or (wrong := complaint(usage)) is not None):
-        problem = "must be an object" if not isinstance(usage, dict) else wrong
-        raise Unprocessable(f"`usage` {problem}.", code="invalid-request")
-    asked = _awaits(body)
-    return Returned(asked, reason, usage) if status == "completed" else failed(error, usage)
-
-
-def _awaits(body: Mapping[str, Any]) -> dict[str, Terms]:
-    """The calls that are left to be decided, by id."""
-    asked, found = body.get("awaits") or [], {}
-    if not isinstance(asked, list) or not all(isinstance(each, dict) for each in asked):
-        raise Unprocessable("`awaits` must be a list of objects.", code="invalid-request")
-    for each in asked:
-        call, roles, seconds = each.get("toolCallId"), each.get("roles"), each.get("expiresIn")
-        named = roles is None or (isinstance(roles, list) and all(isinstance(role, str) for role in roles))
-        timed = seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool))
-        if not isinstance(call, str) or not named or not timed:
-            wanted = "`toolCallId`, a list of `roles` and a number of seconds `expiresIn`"
-            raise Unprocessable(f"What is left to be decided has {wanted}.", code="invalid-request")
-        try:
-            found[call] = terms(roles, seconds)
-        except Misconfigured as error:
-            raise Unprocessable(f"`awaits`: {error}", code="invalid-request") from None
-    return found
+def _beside(run: RunRecord) -> dict[str, Any]:
+    """A spawned run, as the worker of its parent sees it."""
+    return {"run": run.id, "messageId": run.message_id, "agent": run.agent}
 
 
 def _note(note: Note) -> dict[str, Any]:

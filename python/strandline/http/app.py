@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -93,8 +93,8 @@ class Strandline:
         opened = open_store(store, durability=self.settings.durability, lock_wait=self.settings.lock_wait)
         self.service = Service(opened, clock or SystemClock(), self.settings)
         self._agents = Agents()
-        self._leases = Leases(self.service.clock, self.settings)
         self._spawner = Spawner(self._agents, self.settings.chunk_limit)
+        self._leases = Leases(self.service.clock, self.settings, self._spawner)
         self._hooks: list[Callable[[Ended], Any]] = []
         self._running = 0
         self.router = self._router()
@@ -126,11 +126,11 @@ class Strandline:
         self._agents.add(function, name, recover)
         return function
 
-    def remote_agent(self, name: str, *, lease: float = 30.0) -> None:
+    def remote_agent(self, name: str, *, lease: float = 30.0, spawns: Iterable[str] = ()) -> None:
         """An agent called ``name`` runs in another process, in any language, and answers over ``/api/agents``
         (docs/remote-agents.md). ``lease``: seconds after which a worker that says nothing counts as gone; the run then
-        ends as lost."""
-        self._agents.add_remote(name, lease)
+        ends as lost. ``spawns``: the agents that it may start beside itself, as the user who has asked it."""
+        self._agents.add_remote(name, lease, spawns)
 
     def annotation_type(self, kind: str, model: Any) -> None:
         """Check the data of annotations of this kind against ``model``: a pydantic model, a TypedDict, any type that

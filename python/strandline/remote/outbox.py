@@ -16,6 +16,8 @@ GATHER = 0.04
 _LIMIT = 262_144
 _PER_REQUEST = 1000
 _JOINED = 65_536
+_HARMLESS = frozenset({"unknown-agent", "prompt-too-long", "invalid-request", "invalid-id", "body-too-large"})
+"""Why nothing is spawned: the request has not been counted, and the run goes on."""
 
 
 class Outbox:
@@ -49,7 +51,7 @@ class Outbox:
 
     def ask(self, question: str, body: Mapping[str, Any]) -> asyncio.Future[Any]:
         """A numbered request of its own, after everything that was said before: the answer to it, or None when the run
-        is over."""
+        is over. It raises Refused where the server cannot make sense of it, which harms nothing else."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.over:
             answer.set_result(None)
@@ -91,9 +93,14 @@ class Outbox:
                 await self._ask("append", {"sequence": self._sequence, "chunks": chunks[start : start + _PER_REQUEST]})
             self._emptied.set()
             for question, body, future in questions:
-                self._sequence += 1
-                answer = await self._ask(question, {"sequence": self._sequence, **body})
-                if not future.done():
+                answer = await self._ask(question, {"sequence": self._sequence + 1, **body})
+                if not isinstance(answer, Refused):
+                    self._sequence += 1
+                if future.done():
+                    continue
+                if isinstance(answer, Refused):
+                    future.set_exception(answer)
+                else:
                     future.set_result(answer)
             if self._closing and not self._unsent and not self._questions:
                 return
@@ -134,12 +141,14 @@ class Outbox:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _ask(self, question: str, body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    async def _ask(self, question: str, body: Mapping[str, Any]) -> Mapping[str, Any] | Refused | None:
         if self.over:
             return None
         try:
             answer = await self._server.ask(f"runs/{self._run}/{question}", {"producer": self._producer, **body})
         except (Refused, Unreachable) as exc:
+            if isinstance(exc, Refused) and question == "spawn" and exc.code in _HARMLESS:
+                return exc
             self.stop(exc)
             return None
         if answer["state"] == "over":

@@ -12,6 +12,7 @@ from strandline.core.unfold import revive
 from strandline.errors import ChunkRefused, RunOver
 from strandline.remote.outbox import Outbox
 from strandline.remote.republishing import Republisher
+from strandline.remote.spawning import Spawner, spawned
 from strandline.remote.steering import Steered
 from strandline.saying.composing import aclose
 from strandline.saying.decision import Decision, read
@@ -21,7 +22,7 @@ _CHUNK_LIMIT = 1_048_576
 _PIECE = 65_536
 
 
-class RemoteRun(Republisher, Steered, Voice):
+class RemoteRun(Republisher, Steered, Spawner, Voice):
     """One run. Methods that add content are coroutines; they wait when the server is behind.
 
     They raise ChunkRefused for something that clients could not read, and RunOver once the run has ended.
@@ -44,6 +45,7 @@ class RemoteRun(Republisher, Steered, Voice):
         after it."""
         self.attempt: int = claimed["producer"]
         """1, and one more each time that a worker took this run again."""
+        self._spawned = [spawned(each) for each in claimed["spawned"]]
         self._prompt: list[dict[str, Any]] = claimed["prompt"]
         self._decisions = [read(each) for each in claimed["decisions"]]
         self._taken = claimed["taken"]

@@ -19,7 +19,11 @@ from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content
 from strandline.core.unfold import revive
+<<<<<<< HEAD
 from strandline.errors import NotFound, NotStored, RunOver
+=======
+from strandline.errors import NotFound, RunOver, TooMany
+>>>>>>> remote
 from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, affordable, end_events
 from strandline.runtime.live import Decided, LiveSession, SessionGone
@@ -27,8 +31,11 @@ from strandline.runtime.live_run import Caller, LiveRun
 from strandline.runtime.memory import stop_names
 from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
-from strandline.runtime.spawning import spawn_events
+<<<<<<< HEAD
+from strandline.runtime.spawning import Numbered, caller_of, counted, spawn_events
 from strandline.runtime.steering import answered, left_over, overtaken_by
+=======
+>>>>>>> remote
 from strandline.runtime.stopping import (
     IDLE,
     REMEMBERED,
@@ -208,15 +215,26 @@ class Runs(Decisions):
         body: Mapping[str, Any],
         kept: Mapping[str, Any] | None,
         begun: Callable[[str], None],
-    ) -> LiveRun:
+        numbered: Numbered | None = None,
+    ) -> LiveRun | None:
         """Start another agent beside a run (PROTOCOL §17.6); ``kept``: see ``spawn_events``; ``begun`` is told its id
-        before it is called. Raises RunOver and TooMany."""
+        before it is called. Raises RunOver and TooMany; with ``numbered`` None says that too much goes on already, and
+        is as final as a run."""
         run_id, message = self._clock.mint("run"), self._clock.mint("msg")
 
-        def decide(session: LiveSession) -> Decided:
+        def decide(session: LiveSession) -> Decided | None:
+            if numbered is not None and live.pending:
+                return None  # the requests before it
             self.admit_run()
-            caller = replace(live.caller, body=body)
-            events = spawn_events(session, live, agent, run_id, message, self._clock.now(), kept)
+            caller, at = replace(live.caller, body=body), self._clock.now()
+            key = numbered.key if numbered is not None else None
+            before = () if numbered is None else (counted(live, numbered, at),)
+            try:
+                events = (*before, *spawn_events(session, live, agent, run_id, message, at, kept, key))
+            except TooMany:
+                if numbered is None:
+                    raise
+                return Decided(before, lambda: None)
 
             def answer() -> LiveRun:
                 begun(run_id)
@@ -224,7 +242,7 @@ class Runs(Decisions):
 
             return Decided(events, answer, caller=caller)
 
-        spawned: LiveRun = await self.journal.decide(session, decide)
+        spawned: LiveRun | None = await self.journal.decide(session, decide)
         return spawned
 
     async def stop_spawned(self, session: LiveSession, run_id: str, by: str) -> None:
@@ -287,7 +305,7 @@ class Runs(Decisions):
     async def _replayed(self, session: LiveSession, run: RunRecord, upto: int) -> LiveRun:
         """A run as its events up to number ``upto`` leave it."""
         place = Cursor(session.state.record.epoch, run.first_seq, 0)
-        caller = Caller(run.author.removeprefix("user:"), body=run.body or {})
+        caller = caller_of(session.state, run)
         base = await self._base(session, run)
         live = LiveRun(run.id, run.message, run.message_id, caller, place, base)
         for seq, line in await self.store.events(session.id, run.first_seq, upto, run.id):

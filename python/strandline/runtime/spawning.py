@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from strandline.core.events import Event, RunQueued, RunStarted
+from strandline.core.events import Appended, Event, RunQueued, RunStarted
 from strandline.core.records import MessageRecord, RunRecord
 from strandline.core.session import SessionState
 from strandline.errors import RunOver, TooMany
 from strandline.runtime.live import LiveSession
-from strandline.runtime.live_run import LiveRun
+from strandline.runtime.live_run import Caller, LiveRun
 from strandline.stores.port import Store
 
 Shown = Callable[[LiveSession, RunRecord], Awaitable[list[MessageRecord]]]
@@ -19,6 +20,20 @@ MOST_BESIDE = 16
 """Spawned runs that may be active in one session."""
 DEEPEST = 4
 """How many times a spawned agent may be spawned by a spawned one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """The numbered request by which a remote agent spawns another one (PROTOCOL §18.13)."""
+
+    run: str
+    producer: int
+    sequence: int
+
+    @property
+    def key(self) -> str:
+        """What the spawned run is known by when the request comes again. No key of a client has a slash."""
+        return f"{self.run}/{self.producer}/{self.sequence}"
 
 
 def given(body: Mapping[str, Any], prompt: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
@@ -30,6 +45,12 @@ def given(body: Mapping[str, Any], prompt: Sequence[Mapping[str, Any]] | None) -
 def body_of(run: RunRecord) -> Mapping[str, Any]:
     """The ``body`` that the run which has begun a spawned message was given."""
     return dict((run.body or {}).get("body", {}))
+
+
+def caller_of(state: SessionState, run: RunRecord) -> Caller:
+    """Who has caused a run, and what came along, by the log."""
+    body = body_of(state.beginner(run)) if run.spawned else run.body or {}
+    return Caller(state.asker(run).removeprefix("user:"), body=body)
 
 
 def prompt_of(run: RunRecord) -> list[MessageRecord] | None:
@@ -67,6 +88,7 @@ def spawn_events(
     message: str,
     at: int,
     kept: Mapping[str, Any] | None,
+    key: str | None,
 ) -> tuple[Event, ...]:
     """What starts ``agent`` beside the run ``live``, with a message of its own; ``kept``: what it is given, where it
     may be called again. Raises RunOver and TooMany."""
@@ -85,9 +107,14 @@ def spawn_events(
         )
     by, place = f"agent:{parent.agent}", (run_id, message, message)
     return (
-        RunQueued(at, by, *place, parent.message, agent, parent_run=parent.id, spawned=True, body=kept),
+        RunQueued(at, by, *place, parent.message, agent, parent_run=parent.id, key=key, spawned=True, body=kept),
         RunStarted(at, *place),
     )
+
+
+def counted(live: LiveRun, numbered: Numbered, at: int) -> Event:
+    """That the request was carried out, or refused: in the same commit."""
+    return Appended(at, live.id, live.message, (), numbered.sequence)
 
 
 def _depth(state: SessionState, run: RunRecord) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 
-from strandline import Strandline
+from strandline import Run, Strandline
 from strandline.http.auth import Auth
 
 
@@ -20,9 +20,15 @@ async def who(request: Request) -> dict[str, Any]:
     return {"user": request.headers.get("x-user", "ann")}
 
 
+async def echo(run: Run) -> str:
+    """What runs in the server, beside the remote one."""
+    return f"{run.prompt()[-1]['content']}!"
+
+
 def app() -> FastAPI:
     chat = Strandline(os.environ["CHAT_DB"], auth=Auth(who))
-    chat.remote_agent("far", lease=float(os.environ.get("LEASE", "30")))
+    chat.remote_agent("far", lease=float(os.environ.get("LEASE", "30")), spawns=["far", "echo"])
+    chat.agent(echo)
     return chat.app()
 
 

@@ -43,8 +43,8 @@ def rules() -> Rules:
 
 @pytest.fixture
 async def ruled(rules: Rules) -> AsyncIterator[Rig]:
-    more = {"claim_timeout": 100.0}
-    async with running(auth=Auth(who, rules), prepare=lambda chat: chat.remote_agent("far"), **more) as rig:
+    more = {"claim_timeout": 100.0, "prepare": lambda chat: chat.remote_agent("far", spawns=["far"])}
+    async with running(auth=Auth(who, rules), **more) as rig:
         yield rig
 
 
@@ -239,6 +239,7 @@ ROWS = [
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="append", body=written(text="Good day.")),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="replace", body=written(text="Good day.")),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="restart", body=written()),
+    Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="spawn", body=written(agent="far", prompt="Is it good?")),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="heartbeat", body=written()),
     Row(ABOUT, Action.AGENT, claimed, headers=A_WORKER, about="end", body=written(sequence=0, status="completed")),
 ]  # fmt: skip

@@ -125,6 +125,7 @@ async def test_a_server_that_is_killed_right_after_it(serve: Serve) -> None:
 
 async def test_what_other_tasks_say_meanwhile_comes_after_it(serve: Serve) -> None:
     server = serve(script=REMOTE_APP)
+    seen: list[str] = []
 
     async def agent(run: RemoteRun) -> None:
         await run.text("a draft")
@@ -132,6 +133,7 @@ async def test_what_other_tasks_say_meanwhile_comes_after_it(serve: Serve) -> No
         await asyncio.sleep(0)
         await run.text(" after")
         await replacing
+        seen.extend(words(run.message["parts"]))
         left = asyncio.create_task(run.replace("once more"))
         await asyncio.sleep(0)
         left.cancel()  # it is done all the same
@@ -139,7 +141,7 @@ async def test_what_other_tasks_say_meanwhile_comes_after_it(serve: Serve) -> No
     async with serving(server.port, agent), Chat(server) as chat:
         await chat.send("c")
         parts, how = await chat.ended("c")
-        assert (words(parts), how["status"]) == (["once more"], "completed")
+        assert (words(parts), how["status"], seen) == (["once more"], "completed", ["anew", " after"])
 
 
 async def test_what_cannot_be_said_is_refused_in_the_agent_which_goes_on(serve: Serve) -> None:
