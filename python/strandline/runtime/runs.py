@@ -19,11 +19,7 @@ from strandline.core.records import RunRecord
 from strandline.core.run import Status
 from strandline.core.session import Content
 from strandline.core.unfold import revive
-<<<<<<< HEAD
-from strandline.errors import NotFound, NotStored, RunOver
-=======
-from strandline.errors import NotFound, RunOver, TooMany
->>>>>>> remote
+from strandline.errors import NotFound, NotStored, RunOver, TooMany
 from strandline.runtime.deciding import Decisions
 from strandline.runtime.ending import Ending, affordable, end_events
 from strandline.runtime.live import Decided, LiveSession, SessionGone
@@ -31,11 +27,8 @@ from strandline.runtime.live_run import Caller, LiveRun
 from strandline.runtime.memory import stop_names
 from strandline.runtime.recovering import recover_events, reset_events
 from strandline.runtime.registry import ALL_SEQS
-<<<<<<< HEAD
 from strandline.runtime.spawning import Numbered, caller_of, counted, spawn_events
 from strandline.runtime.steering import answered, left_over, overtaken_by
-=======
->>>>>>> remote
 from strandline.runtime.stopping import (
     IDLE,
     REMEMBERED,

@@ -24,7 +24,8 @@ Promises
 
 Errors: ``StoreUnavailable`` when the medium refuses (disk full, locked, read-only, I/O error): nothing acknowledged is
 lost, the caller may try again. Whatever else ``commit`` raises says that this store works and does not take this
-batch: the caller may give it the same work in other batches, under new numbers. ``StoreRefused`` (StoreInUse, StoreTooNew, StoreDamaged) from ``open`` only.
+batch: the caller may give it the same work in other batches, under new numbers. ``StoreRefused`` (StoreInUse,
+StoreTooNew, StoreDamaged) from ``open`` only.
 """
 
 from __future__ import annotations
