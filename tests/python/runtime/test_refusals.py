@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from poisoned import POISON, SAID, cure, hold, last, poison, refusals, release, rows_of, sql
-from rig import Answer, running
+from rig import Answer, Rig, running
 from strandline.runtime import journal
 from strandline.runtime.refusals import smaller
 from strandline.runtime.segments import Plan
@@ -134,11 +134,17 @@ async def test_a_session_whose_ends_are_refused_as_well_is_tried_again_until_the
         assert rig.sessions.journal.healthy
         attempts = rig.store.attempts
         await rig.clock.advance(5)
+        for _ in range(20):
+            await rig.history("good")
         assert rig.store.attempts == attempts, "not in vain all the time"
-        tried = await rig.post("bad", id="u3")
+        await hold(rig, other)
+        trying = asyncio.create_task(rig.post("bad", id="u3"))
+        other.say("and ")
+        await release(rig, 2)
+        tried = await trying
         assert (tried.status, tried.code) == (503, "not-stored")
         other.say("goes on").finish()
-        assert (await good.end()).text == ".goes on"
+        assert (await good.end()).text == "..and goes on"
         assert len(refused) > 2
         for batch in refused[2:]:
             assert {entry.session for entry in batch.entries} == {"bad"}, "others are not written beside it"
@@ -203,6 +209,7 @@ async def test_segments_that_are_refused_keep_their_words_and_keep_nobody_from_t
         answer, call = await rig.begun("bad", id="u2")
         call.say("more").finish()
         assert (await answer.end()).text == "more"
+        await rig.passing(lambda: not rig.sessions.journal._segments.due())
         blocker.finish()
         await rig.ended("blocker")
         assert rig.sessions.journal.healthy
@@ -253,6 +260,7 @@ async def test_a_journal_that_cannot_be_trimmed_costs_no_run(tmp_path: Path) -> 
         await rig.passing(lambda: session.segmented == session.feed.last_seq)
         with pytest.raises(Exception, match="refuses"):
             await rig.chat.purge()
+        assert not rig.sessions.journal._segments.due(), "it is not tried with every batch"
         call.say("goes on").finish()
         assert (await answer.end()).text == "goes on"
         await cure(path)
@@ -278,6 +286,15 @@ async def test_one_session_that_is_refused_at_a_start_keeps_no_other_from_ending
         await cure(path)
         await rig.passing(lambda: not rig.sessions._live["bad"].live)
         assert (await rig.history("bad"))["messages"][-1]["parts"][-1]["text"] == "kept"
+
+
+async def test_a_store_that_refuses_everything_is_no_sessions_fault(rig: Rig, caplog: Any) -> None:
+    _, call = await rig.begun()
+    rig.store.fail(ValueError("a defect"))
+    call.say("never")
+    await until(lambda: not rig.sessions.journal.healthy)
+    await until(lambda: "commit-defect" in {getattr(record, "action", None) for record in caplog.records})
+    assert "session-defect" not in {getattr(record, "action", None) for record in caplog.records}
 
 
 def test_the_parts_of_a_batch_are_all_of_it_in_order() -> None:
