@@ -65,7 +65,15 @@ async def hold(rig: Rig, call: ScriptedCall) -> None:
     await until(lambda: rig.store.attempts > before)
 
 
-async def release(rig: Rig) -> None:
+async def release(rig: Rig, sessions: int) -> None:
+    """Let the writer go on, once something waits in so many sessions."""
+    await until(lambda: len(rig.sessions.journal._dirty) >= sessions)
     for _ in range(200):
         await asyncio.sleep(0)
     rig.store.mend()
+
+
+async def last(rig: Rig, chat: str) -> tuple[str, str]:
+    """How the newest run of a session has ended."""
+    run = list((await rig.history(chat))["runs"].values())[-1]
+    return run["status"], run["reason"]

@@ -80,7 +80,6 @@ class Commits:
     async def _contain(self, works: Sequence[Work], plan: Plan, refused: Exception) -> None:
         """Drop what of a batch the store refuses, and write the rest (``refusals.py``)."""
         if not await self._takes_anything():
-            aside(journal_log.defect, self._number, refused)
             self._give_up()
             return
         parts = self._smaller(works, plan, refused)
@@ -102,7 +101,8 @@ class Commits:
         """Whether the store is sound, and only what it was given is not."""
         try:
             taken = await self._commit(Batch(self._number + 1))
-        except Exception:
+        except Exception as exc:
+            aside(journal_log.defect, self._number, exc)
             await self._clock.sleep(0 if self.healthy else 1.0)
             return False
         if taken and not self.healthy:

@@ -23,9 +23,9 @@ Promises
 8. **Exclusive.** A second ``open`` of the same file, from any process, raises StoreInUse and says what to do.
 
 Errors: ``StoreUnavailable`` when the medium refuses (disk full, locked, read-only, I/O error): nothing acknowledged is
-lost, the caller may try again. Whatever else ``commit`` raises says that this store works and does not take this
-batch: the caller may give it the same work in other batches, under new numbers. ``StoreRefused`` (StoreInUse,
-StoreTooNew, StoreDamaged) from ``open`` only.
+lost, the caller may try again. Whatever else ``commit`` raises says that this batch is not taken as it is: the caller
+may give the same work in other batches, under new numbers. ``StoreRefused`` (StoreInUse, StoreTooNew, StoreDamaged)
+from ``open`` only.
 """
 
 from __future__ import annotations

@@ -8,23 +8,17 @@ from typing import Any
 
 import pytest
 
-from poisoned import POISON, SAID, cure, hold, poison, refusals, release, rows_of, sql
+from poisoned import POISON, SAID, cure, hold, last, poison, refusals, release, rows_of, sql
 from rig import Answer, Rig, running
 from strandline.runtime import journal
 from strandline.runtime.refusals import smaller
 from strandline.runtime.segments import Plan
-from strandline.stores.port import Batch
 from strandline.testing import fold_frames, until
 
 
 def whole(answer: Answer) -> list[Any]:
     """The parts that a reader ends with."""
     return fold_frames(answer.frames).parts()
-
-
-async def last(rig: Rig, chat: str) -> tuple[str, str]:
-    run = list((await rig.history(chat))["runs"].values())[-1]
-    return run["status"], run["reason"]
 
 
 @pytest.mark.parametrize("bad", [{0}, {3}, {7}, {2, 5}, {1, 2, 3, 4, 5, 6, 7}])
@@ -46,7 +40,9 @@ async def test_words_that_are_refused_cost_their_own_run_and_nobody_elses(
         await hold(rig, blocker)
         for number, call in enumerate(calls):
             call.say(f"{POISON} " if number in bad else "two ", "and ", "more ")
-        await release(rig)
+            if number == min(bad):
+                call.finish()  # which is not the end of a whole reply
+        await release(rig, 8)
         for number in bad:
             await answers[number].end()
             ended = answers[number].frames[-2]
@@ -54,7 +50,7 @@ async def test_words_that_are_refused_cost_their_own_run_and_nobody_elses(
             assert ended.cursor is not None
             assert answers[number].text == "one "
             assert await last(rig, chats[number]) == ("failed", "not-stored")
-            assert calls[number].cancelled
+            await until(lambda call=calls[number]: call.closed)
         assert {entry.session for entry in refused[0].entries} == set(chats), "they were one batch"
         assert len(refused) <= 8 + 7
         good = [number for number in range(8) if number not in bad]
@@ -65,13 +61,16 @@ async def test_words_that_are_refused_cost_their_own_run_and_nobody_elses(
             assert answers[number].text == "one two and more three"
             cursors = [frame.cursor for frame in answers[number].frames if frame.cursor]
             assert len(set(cursors)) == len(cursors)
-        assert rig.chat.service.ready
+        assert rig.sessions.journal.healthy
         blamed = [record for record in caplog.records if getattr(record, "action", "").endswith("-defect")]
         assert sorted(record.session for record in blamed) == [chats[number] for number in sorted(bad)]
         assert {record.action for record in blamed} == {"session-defect"}
         assert "refused" in caplog.text
         for chat in chats:
             await rig.log(chat)  # every number once
+        blobs = [blob for batch in rig.store.committed for entry in batch.entries for blob in entry.events]
+        counters = rig.chat.counters()
+        assert (counters.events, counters.bytes) == (len(blobs), sum(map(len, blobs)))
         again, call = await rig.begun(chats[min(bad)], id="again")
         call.say("fine").finish()
         assert (await again.end()).text == "fine"
@@ -98,7 +97,7 @@ async def test_a_row_that_is_there_already_refuses_its_own_request_only(tmp_path
         note = {"message": said}
         told = asyncio.create_task(rig.ask("POST", "/api/sessions/bad/steer", note))
         posts = [asyncio.create_task(rig.post(f"c{number}", id=f"u{number}")) for number in range(5)]
-        await release(rig)
+        await release(rig, 6)
         refused = await told
         assert (refused.status, refused.code) == (503, "not-stored")
         assert "retry-after" in refused.headers
@@ -123,22 +122,32 @@ async def test_a_session_whose_ends_are_refused_as_well_is_tried_again_until_the
         await bad.until_text("kept ")
         await poison(path, SAID)
         await poison(path, rows_of("messages"))
+        refused = refusals(rig)
         await hold(rig, other)
         call.say(POISON)
-        await release(rig)
+        await release(rig, 1)
         await bad.end()
         await feed.end()
         for answer in (bad, feed):
             assert (answer.frames[-1].cursor, answer.frames[-1].chunk["code"]) == (None, "store-unavailable")
         await until(lambda: call.closed)
-        assert rig.chat.service.ready
+        assert rig.sessions.journal.healthy
         attempts = rig.store.attempts
         await rig.clock.advance(5)
+        for _ in range(20):
+            await rig.history("good")
         assert rig.store.attempts == attempts, "not in vain all the time"
-        tried = await rig.post("bad", id="u3")
+        await hold(rig, other)
+        trying = asyncio.create_task(rig.post("bad", id="u3"))
+        other.say("and ")
+        await release(rig, 2)
+        tried = await trying
         assert (tried.status, tried.code) == (503, "not-stored")
         other.say("goes on").finish()
-        assert (await good.end()).text == ".goes on"
+        assert (await good.end()).text == "..and goes on"
+        assert len(refused) > 2
+        for batch in refused[2:]:
+            assert {entry.session for entry in batch.entries} == {"bad"}, "others are not written beside it"
         await cure(path)
         await rig.passing(lambda: not rig.sessions._live["bad"].live)
         assert await last(rig, "bad") == ("failed", "not-stored")
@@ -189,7 +198,7 @@ async def test_segments_that_are_refused_keep_their_words_and_keep_nobody_from_t
         await hold(rig, blocker)
         for call, text in zip(calls, texts.values(), strict=True):
             call.say(text).finish()
-        await release(rig)
+        await release(rig, 3)
         for chat in texts:
             await rig.ended(chat)
         bad, good = [await rig.sessions.find(chat) for chat in ("bad", "good")]
@@ -200,9 +209,10 @@ async def test_segments_that_are_refused_keep_their_words_and_keep_nobody_from_t
         answer, call = await rig.begun("bad", id="u2")
         call.say("more").finish()
         assert (await answer.end()).text == "more"
+        await rig.passing(lambda: not rig.sessions.journal._segments.due())
         blocker.finish()
         await rig.ended("blocker")
-        assert rig.chat.service.ready
+        assert rig.sessions.journal.healthy
         await cure(path)
         await rig.passing(lambda: bad.segmented == bad.feed.last_seq)
         before = {chat: await rig.history(chat) for chat in texts}
@@ -210,6 +220,32 @@ async def test_segments_that_are_refused_keep_their_words_and_keep_nobody_from_t
         clock = rig.clock
     async with running(path, clock=clock) as rig:
         assert {chat: await rig.history(chat) for chat in texts} == before
+
+
+async def test_what_is_deleted_in_a_batch_that_is_refused_is_gone_from_its_segments_too(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    async with running(path) as rig:
+        await rig.begun("e", "a secret", id="u1")
+        _, bad = await rig.begun("bad", id="u2")
+        _, blocker = await rig.begun("blocker", id="b")
+        await poison(path, SAID)
+        refused = refusals(rig)
+        await hold(rig, blocker)
+        bad.say(POISON)
+        purging = asyncio.create_task(rig.chat.purge())
+        deleting = asyncio.create_task(rig.ask("DELETE", "/api/sessions/e/messages/u1"))
+        await release(rig, 2)
+        assert (await deleting).status == 204
+        assert refused[0].segments
+        assert refused[0].erased
+        assert await purging
+        stored = await rig.store.events("e", 1, 2**62)
+        assert len(stored) >= 3
+        assert not any(b"secret" in line for _, line in stored)
+        clock = rig.clock
+    await cure(path)
+    async with running(path, clock=clock) as rig:
+        assert "secret" not in str(await rig.log_from_store("e"))
 
 
 async def test_a_journal_that_cannot_be_trimmed_costs_no_run(tmp_path: Path) -> None:
@@ -224,6 +260,7 @@ async def test_a_journal_that_cannot_be_trimmed_costs_no_run(tmp_path: Path) -> 
         await rig.passing(lambda: session.segmented == session.feed.last_seq)
         with pytest.raises(Exception, match="refuses"):
             await rig.chat.purge()
+        assert not rig.sessions.journal._segments.due(), "it is not tried with every batch"
         call.say("goes on").finish()
         assert (await answer.end()).text == "goes on"
         await cure(path)
@@ -245,66 +282,19 @@ async def test_one_session_that_is_refused_at_a_start_keeps_no_other_from_ending
     await poison(path, rows_of("messages"))
     async with running(path, clock=clock) as rig:
         assert await last(rig, "good") == ("lost", "process-lost")
-        assert rig.chat.service.ready
+        assert rig.sessions.journal.healthy
         await cure(path)
         await rig.passing(lambda: not rig.sessions._live["bad"].live)
         assert (await rig.history("bad"))["messages"][-1]["parts"][-1]["text"] == "kept"
 
 
-# ---------------------------------------------------------------------- in the middle of it
-
-
-async def interrupted(rig: Rig, path: Path, act: Any) -> list[asyncio.Task[Answer]]:
-    """Five messages in one batch, which is refused; ``act`` is done once the first of its parts was taken."""
-    _, blocker = await rig.begun("blocker", id="b")
-    await poison(path, rows_of("messages", "c3"))
-    refused, inner = refusals(rig), rig.store.inner.commit
-
-    async def commit(batch: Batch) -> None:
-        await inner(batch)
-        if refused and batch.messages:
-            rig.store.inner.commit = inner  # type: ignore[method-assign]
-            act()
-
-    await hold(rig, blocker)
-    rig.store.inner.commit = commit  # type: ignore[method-assign]
-    posts = [asyncio.create_task(rig.post(f"c{number}", id=f"u{number}")) for number in range(5)]
-    await release(rig)
-    return posts
-
-
-async def test_an_outage_in_the_middle_is_an_outage(tmp_path: Path) -> None:
-    path = tmp_path / "chat.db"
-    async with running(path) as rig:
-        posts = await interrupted(rig, path, rig.store.fail)
-        await rig.passing(lambda: not rig.chat.service.ready)
-        answers = [await post for post in posts]
-        assert [answer.status for answer in answers] == [200, 200, 503, 503, 503]
-        assert {answer.code for answer in answers[2:]} == {"store-unavailable"}
-        await cure(path)
-        rig.store.mend()
-        await rig.passing(lambda: rig.chat.service.ready)
-        assert await last(rig, "c0") == ("lost", "store-unavailable")
-        again, call = await rig.begun("c3", id="u3")
-        call.say("fine").finish()
-        assert (await again.end()).text == "fine"
-        await rig.log("c3")
-
-
-async def test_a_shutdown_in_the_middle_leaves_nobody_waiting(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(journal, "_STOP_PATIENCE", 0.0)
-    path = tmp_path / "chat.db"
-    async with asyncio.timeout(30):
-        async with running(path, commit_patience=0.0) as rig:
-            posts = await interrupted(rig, path, rig.store.hang)
-            await until(lambda: posts[0].done())
-            clock = rig.clock
-        answers = [await post for post in posts]
-        assert [answer.status for answer in answers] == [200, 200, 503, 503, 503]
-        assert {answer.code for answer in answers[2:]} == {"shutting-down"}
-    await cure(path)
-    async with running(path, clock=clock) as rig:
-        assert await last(rig, "c0") == ("lost", "process-lost")
+async def test_a_store_that_refuses_everything_is_no_sessions_fault(rig: Rig, caplog: Any) -> None:
+    _, call = await rig.begun()
+    rig.store.fail(ValueError("a defect"))
+    call.say("never")
+    await until(lambda: not rig.sessions.journal.healthy)
+    await until(lambda: "commit-defect" in {getattr(record, "action", None) for record in caplog.records})
+    assert "session-defect" not in {getattr(record, "action", None) for record in caplog.records}
 
 
 def test_the_parts_of_a_batch_are_all_of_it_in_order() -> None:
