@@ -237,9 +237,23 @@ class _Session(_Reader):
                 "a gap"
             )
             hidden = {"annotated": ("data", "range"), "run-queued": ("body",)}.get(shown["type"], ())
+            if shown["type"].startswith("annot") and self._recounted(shown, parse(frame.cursor).seq):
+                hidden = (*hidden, "summary")
+                del shown["summary"]
             event = {name: value for name, value in event.items() if name not in hidden}
             if shown["type"] != "resync" and event["type"] != "erased":
                 assert shown == event, f"event {frame.cursor} is another one now"
+
+    def _recounted(self, shown: Mapping[str, Any], seq: int) -> bool:
+        """Whether an annotation of this kind was taken back, or replaced, since: then summaries do not name it."""
+        known = {event["annotation"] for event in self.log.events[:seq] if event["type"] == "annotated"}
+        for event in self.log.events[seq:]:
+            if (event.get("message"), event.get("kind")) != (shown["message"], shown["kind"]):
+                continue
+            if event["type"] == "annotation-removed" or (event["type"] == "annotated" and event["annotation"] in known):
+                return True
+            known |= {event["annotation"]} if event["type"] == "annotated" else set()
+        return False
 
 
 class _Thread(_Reader):
