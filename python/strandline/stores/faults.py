@@ -9,6 +9,9 @@ from strandline.errors import StoreDamaged, StoreRefused, StoreUnavailable
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+OF_THE_BATCH = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+"""Values that SQLite does not take (too long, or of no type that it knows): waiting does not make them better."""
+
 _ADVICE = {
     sqlite3.SQLITE_FULL: "the disk (or a quota) is full: make room, the same write is tried again",
     sqlite3.SQLITE_BUSY: "another connection has been holding its write lock: end whatever else writes to this file",

@@ -24,7 +24,7 @@ from strandline.core.records import AnnotationRecord, DecisionRecord, MessageRec
 from strandline.errors import Conflict, StoreInUse, StoreUnavailable
 from strandline.stores import lines, schema
 from strandline.stores.batches import put_entries, write
-from strandline.stores.faults import unavailable
+from strandline.stores.faults import OF_THE_BATCH, unavailable
 from strandline.stores.lock import FileLock
 from strandline.stores.port import DUE_AT_ONCE, Batch, Outline, Place
 from strandline.stores.queries import BEGINNING, SQL
@@ -243,7 +243,7 @@ class SqliteStore:
                 await self._roll_back(db)
                 if isinstance(error, sqlite3.IntegrityError):
                     raise Conflict(f"The store has decided otherwise: {error}.") from error
-                if isinstance(error, sqlite3.Error):
+                if isinstance(error, sqlite3.Error) and not isinstance(error, OF_THE_BATCH):
                     raise unavailable(error, self.path) from error
                 raise
             self._last = max(self._last, batch.number)

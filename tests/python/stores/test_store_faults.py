@@ -18,6 +18,7 @@ from store_samples import (
     events,
     made_and_closed,
     message,
+    session,
     whole_batch,
 )
 
@@ -26,6 +27,14 @@ from strandline.stores import SqliteStore, schema
 from strandline.stores.port import Batch, Entry, Outline
 
 EVER = 2**62
+
+
+async def test_a_value_that_sqlite_does_not_take_is_no_medium_that_refuses(store: SqliteStore) -> None:
+    with pytest.raises(sqlite3.ProgrammingError, match="not supported"):
+        await store.commit(Batch(1, sessions=(session("s0"), session("s1", title=object()))))
+    assert await store.session("s0") is None
+    await store.commit(Batch(2, sessions=(session("s0"),)))
+    assert await store.session("s0") == session("s0")
 
 
 # ------------------------------------------------------------------------------------------------ a medium that refuses
