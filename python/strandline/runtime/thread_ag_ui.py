@@ -37,14 +37,18 @@ async def renewals(session: LiveSession, store: Store) -> dict[str, int]:
 def place_after_history(session: LiveSession, renewed: dict[str, int]) -> Cursor:
     """Where one goes on who has everything before the first message that is being written: before the reply that writes
     it begins; where that has to wait, before the first one after it that does not. What has waited begins when its turn
-    has come: before that others may have said what is history by now."""
-    epoch = session.state.record.epoch
-    for run in session.state.writing():
+    has come: before that others may have said what is history by now. Where they have not, its turn may come next, and
+    then it is only told that it begins where it was queued."""
+    epoch, last = session.state.record.epoch, session.feed.last_seq
+    writing = session.state.writing()
+    for run in writing:
         live = session.live.get(run.id)
         if live is not None and live.began is not None:
             first = run.first_seq
             return Cursor(epoch, renewed.get(run.id, first if live.began == first + 1 else live.began), 0)
-    return Cursor(epoch, max(session.feed.last_seq, 1), ALL_FRAMES)
+    if writing and writing[0].first_seq == last:
+        return Cursor(epoch, last, 0)
+    return Cursor(epoch, max(last, 1), ALL_FRAMES)
 
 
 class Thread:

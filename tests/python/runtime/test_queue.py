@@ -9,6 +9,7 @@ import pytest
 
 from rig import Answer, Rig, running
 from strandline.stores import SqliteStore
+from strandline.stores.port import Batch
 from strandline.testing import FailingStore, ManualClock, ScriptedAgent, until
 
 S = "/api/sessions"
@@ -224,6 +225,34 @@ async def test_a_live_thread_is_told_of_a_turn_when_it_comes(rig: Rig) -> None:
     assert [frame.chunk["delta"] for frame in thread.frames if "delta" in frame.chunk] == ["second"]
     await thread.until(lambda: thread.types.count("RUN_STARTED") == 2)
     assert thread.frames[-1].chunk["metadata"]["strandline"]["parent"] == "u3"
+
+
+async def test_a_live_thread_is_told_of_a_turn_that_comes_right_after_it_was_loaded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, call = await rig.begun(text="one")
+    note = {"id": "n1", "role": "user", "parts": [{"type": "text", "text": "two"}]}
+    assert (await rig.ask("POST", f"{S}/c/steer", {"message": note})).status == 202
+    commit = rig.store.commit
+
+    async def until_it_is_queued(batch: Batch) -> None:
+        await commit(batch)
+        if rig.kinds(batch)[-1:] == ["run-queued"]:
+            rig.store.hang()
+
+    monkeypatch.setattr(rig.store, "commit", until_it_is_queued)
+    call.say("first").finish()
+    await until(lambda: rig.kinds(rig.store.committed[-1])[-1:] == ["run-queued"])
+    await rig.ended_run(call.run.id)
+    loaded = (await rig.ask("GET", "/api/tanstack?threadId=c")).json
+    assert [message["id"] for message in loaded["messages"]][-1] == "n1"
+    thread = await rig.open("GET", f"/api/tanstack/events?threadId=c&after={loaded['cursor']}")
+    rig.store.mend()
+    (await rig.agent.called(2)).say("second").finish()
+    await thread.until(lambda: "RUN_FINISHED" in thread.types)
+    assert (thread.types[0], thread.types.count("RUN_STARTED")) == ("RUN_STARTED", 1)
+    assert thread.frames[0].chunk["runId"] == loaded["activeRun"]["runId"]
+    assert [frame.chunk["delta"] for frame in thread.frames if "delta" in frame.chunk] == ["second"]
 
 
 # ------------------------------------------------------------------------------------------------ after a restart
