@@ -85,6 +85,8 @@ export const finished = (runId: string | undefined, turn = false): Chunk => ({
   metadata: { tanstack: { finishReason: turn ? "tool_calls" : "stop" } },
 });
 
+export const isEnd = ({ type }: Chunk): boolean => type === "RUN_FINISHED" || type === "RUN_ERROR";
+
 /** The end of a run that waits for something. */
 export const interrupted = ({ runId, pending }: Asked): Chunk => ({
   type: "RUN_FINISHED",

@@ -13,6 +13,7 @@ import {
   type Hydrated,
   idOf,
   interrupted,
+  isEnd,
   isOf,
   placeOf,
   runOf,
@@ -274,7 +275,7 @@ export function createBelief({ tell, isLast, onLast }: BeliefOptions): Belief {
     }
     if (chunk.type === "CUSTOM" && chunk.name === CHANGED)
       return (chunk.value as { seq: number }).seq <= seen;
-    if (chunk.type === "RUN_FINISHED" || chunk.type === "RUN_ERROR") return end(chunk);
+    if (isEnd(chunk)) return end(chunk);
     if (place !== undefined) return takeMessage(chunk, place.parent, place.parts !== undefined);
     // Where nobody has decided, nothing goes on, and the chat is to ask no more.
     if (chunk.name === DECIDED && /expired|superseded/.test((chunk.value as Made).outcome)) return false;

@@ -6,6 +6,8 @@ import type { Chunk } from "./sse.js";
 
 export interface ChunkQueue extends AsyncIterable<Chunk> {
   push(chunk: Chunk): void;
+  /** What waits is said like this. */
+  reword(said: (chunk: Chunk) => Chunk): void;
   /** Ends after everything that was pushed was taken, with an error if one is given. */
   end(error?: unknown): void;
 }
@@ -32,6 +34,9 @@ export function createChunkQueue(): ChunkQueue {
         waiting[waiting.length - 1] = { ...last, delta: `${last.delta}${chunk.delta}` };
       else waiting.push(chunk);
       wake?.();
+    },
+    reword(said) {
+      waiting = waiting.map(said);
     },
     end(error) {
       ending ??= { error };

@@ -2,7 +2,7 @@
  * A thread of TanStack AI as it happens: PROTOCOL §11.10. The conversation is loaded, the chat is told it, and the live
  * thread is followed from there. What the chat could not be told by going on is told by beginning again.
  */
-import { finished, type Hydrated } from "./ag-ui.js";
+import { finished, type Hydrated, isEnd, runOf } from "./ag-ui.js";
 import { absentMs, type Clock, type RetryOptions } from "./backoff.js";
 import { type Belief, createBelief } from "./belief.js";
 import type { ChunkQueue } from "./chunk-queue.js";
@@ -129,6 +129,8 @@ export function createThread(options: ThreadOptions): Thread {
     },
     sending(runId, messages, goesOn) {
       belief.sending(runId, messages, goesOn);
+      // To a chat that waits, the end of whatever run is the end of its own: also one that it has yet to take.
+      if (until === undefined) queue?.reword((each) => (isEnd(each) ? finished(runOf(each), true) : each));
       got = undefined;
     },
     accepted(runId, messageId) {

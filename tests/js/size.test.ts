@@ -18,7 +18,7 @@ const MORE: Record<string, number> = {
    * A feed that is kept open, sends, stops and decides, and what the chat must be told besides the events, also in the
    * metadata of its messages (annotations: 200 bytes), and which message a chunk is of, whatever ids are like.
    */
-  "./tanstack": 7_700,
+  "./tanstack": 7_750,
 };
 
 const adapter = new URL("../../js-adapter/", import.meta.url);

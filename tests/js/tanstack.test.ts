@@ -662,4 +662,27 @@ describe("the end of a run that this chat waits for", () => {
     });
     made.connection.close();
   });
+
+  test("is not the end of another run that was told before, and that the chat takes afterwards", async () => {
+    const { connection, thread, clock } = begin();
+    const chunks = connection.subscribe<Chunk>()[Symbol.asyncIterator]();
+    const first = chunks.next();
+    for (const _ of [1, 2]) {
+      clock.advance(0);
+      await settle();
+    }
+    await until(() => thread.readers === 1);
+    await first;
+    thread.say(started("r0", null, "m0"), "c.2.1");
+    thread.say({ type: "RUN_FINISHED", runId: "r0", outcome: { type: "success" } }, "c.3.1");
+    await settle();
+    expect((await chunks.next()).value).toMatchObject({ type: "RUN_STARTED" });
+    await send({ connection });
+    expect((await chunks.next()).value).toMatchObject({
+      type: "RUN_FINISHED",
+      runId: "r0",
+      metadata: { tanstack: { finishReason: "tool_calls" } },
+    });
+    connection.close();
+  });
 });
