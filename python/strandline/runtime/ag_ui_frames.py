@@ -114,7 +114,7 @@ async def told(
     own.clear()
     entries = [entry for entry in feed.since(first)[:PAGE] if run is None or entry.run == run.id]
     upto = min(feed.last_seq, first + PAGE - 1)
-    # First what nothing has to be waited for: what is taken back meanwhile goes from what was kept, but is still in these
+    # First what nothing has to be waited for: what is taken back meanwhile goes from what was kept, not from these
     # entries.
     for entry in entries:
         if entry.run is None and feed.frames(_FRAMES, entry.seq) is None:

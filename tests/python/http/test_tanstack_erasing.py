@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from test_tanstack_live import begun, ended, follow, hydrate
 
 from rig import Rig
 from strandline.runtime import ag_ui_frames
-from test_tanstack_live import begun, ended, follow, hydrate
 
 SECRET = "the word is tamarind"
 
