@@ -7,10 +7,15 @@ meanwhile comes after it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
+
+import orjson
 
 from strandline.agents.writing import Writer
 from strandline.core.chunks import has_lone_surrogate
+from strandline.core.events import Chunk
+from strandline.core.parts import notes_in
 from strandline.errors import ChunkRefused
 from strandline.saying.republishing import Content, Republishing
 
@@ -54,7 +59,11 @@ class Republisher(Republishing, Writer):
 
     async def _say_anew(self, content: Content | None, sent: int | None = None) -> None:
         """``sent``: the number of the request that says so, of a remote agent."""
-        first, rest = (self._live.first, ()) if content is None else ((), self._chunks_of(content))
+        first: Sequence[Chunk] = self._live.first if content is None else ()
+        rest: Sequence[Chunk] = () if content is None else self._chunks_of(content)
+        kept = (note for note in notes_in(self._fold.entries) if note not in first and note not in rest)
+        for chunk in (*first, *kept):
+            self._spend(len(orjson.dumps(chunk)))  # what is said again is in the log again
 
         def decide() -> asyncio.Future[None]:
             chunks, fold = self._anew(first, rest)

@@ -41,15 +41,14 @@ class Erasure:
 @dataclass(frozen=True, slots=True)
 class TakenBack:
     """The ``annotation`` of the message ``message`` (a version) says nothing any more of what events before number
-    ``before`` have said of it; their summaries of its ``kind`` had its name: they say ``summary`` now, what is left.
-    ``since``: when it said that first (ms)."""
+    ``before`` have said of it; all their summaries of its ``kind`` say ``summary`` now, what is left. Those from before
+    it was added, too: where another one was taken back since, they say what was left then, and so its name."""
 
     session: str
     message: str
     annotation: str
     kind: str
     summary: Mapping[str, Any]
-    since: int
     before: int
 
 
@@ -82,11 +81,9 @@ def without(plain: Mapping[str, Any], seq: int, what: Erasure | TakenBack) -> di
 
 def _unsaid(plain: Mapping[str, Any], what: TakenBack) -> dict[str, Any] | None:
     """What is left of what was said about a message."""
-    own = plain.get("annotation") == what.annotation
-    counted = own or plain.get("at", 0) >= what.since
-    if not counted or (plain.get("message"), plain.get("kind")) != (what.message, what.kind):
+    if (plain.get("message"), plain.get("kind")) != (what.message, what.kind):
         return None
-    said = ("data", "range") if own else ()
+    said = ("data", "range") if plain.get("annotation") == what.annotation else ()
     return {**{name: value for name, value in plain.items() if name not in said}, "summary": what.summary}
 
 

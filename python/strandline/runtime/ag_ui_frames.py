@@ -114,16 +114,17 @@ async def told(
     own.clear()
     entries = [entry for entry in feed.since(first)[:PAGE] if run is None or entry.run == run.id]
     upto = min(feed.last_seq, first + PAGE - 1)
+    # First what nothing has to be waited for: what is taken back meanwhile goes from what was kept, not from these
+    # entries.
     for entry in entries:
-        if feed.frames(_FRAMES, entry.seq) is not None:
-            continue
-        if entry.run is None:
+        if entry.run is None and feed.frames(_FRAMES, entry.seq) is None:
             feed.keep(_FRAMES, entry.seq, _of_session(session, entry.seq, entry.event))
-        else:
+    for entry in entries:
+        if entry.run is not None and feed.frames(_FRAMES, entry.seq) is None:
             await encoded(session, store, session.state.runs[entry.run], entry.seq)
     found = [_of(feed, entry) for entry in entries]
     if None in found:
-        # It left the tail meanwhile.
+        # It left the tail meanwhile, or was taken back.
         return await told(session, store, first, run, own)
     return [each for each in found if each is not None], upto
 

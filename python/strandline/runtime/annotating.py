@@ -135,8 +135,7 @@ def _removal(state: SessionState, known: AnnotationRecord, by: str, at: int) -> 
 
 def _taken_back(state: SessionState, known: AnnotationRecord, left: Mapping[str, Any]) -> TakenBack:
     """What an annotation has said until now is erased, by the commit that says so."""
-    before = state.last_seq + 1
-    return TakenBack(state.record.id, known.message, known.id, known.kind, left, known.created_at, before)
+    return TakenBack(state.record.id, known.message, known.id, known.kind, left, state.last_seq + 1)
 
 
 def _message(state: SessionState, message_id: str) -> MessageRecord:

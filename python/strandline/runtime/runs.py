@@ -233,7 +233,7 @@ class Runs(Decisions):
                 begun(run_id)
                 return session.live[run_id]
 
-            return Decided(events, answer, caller=caller)
+            return self.placed(Decided(events, answer, caller=caller))
 
         spawned: LiveRun | None = await self.journal.decide(session, decide)
         return spawned

@@ -98,7 +98,7 @@ class Sessions(Runs):
             self._check_room(session, admitted)
             body = self.kept(wanted.agent, wanted.caller, waits=admitted.waits)
             at, mint = self._clock.now(), self._clock.mint
-            return speaking.speak(session, stored, wanted, parent, body, at, mint, waits=admitted.waits)
+            return self.placed(speaking.speak(session, stored, wanted, parent, body, at, mint, waits=admitted.waits))
 
         begun: tuple[LiveSession, str] = await self._decided(session_id, decide, may)
         return begun

@@ -113,6 +113,23 @@ class Submissions(Registry):
         if others >= self._settings.max_active_runs:
             raise TooMany("Too many replies are being written at the moment.", retry_after=2.0)
 
+    def placed(self, decided: Decided) -> Decided:
+        """A decision that queues a run beside others: it has its place from now on, and not only once it is published.
+        Several may be in one commit."""
+        run_id = next(event.run for event in decided.events if isinstance(event, RunQueued))
+
+        def taken() -> None:
+            self._starting[run_id] = None
+
+        def dropped() -> None:
+            self._starting.pop(run_id, None)
+
+        def answer() -> Any:
+            dropped()
+            return decided.answer()
+
+        return replace(decided, answer=answer, taken=taken, dropped=dropped)
+
     def kept(self, agent: str, caller: Caller, *, waits: bool = False) -> Mapping[str, Any] | None:
         """What of a request has to be in the log: an agent that may be called by another process needs its body."""
         later = waits or self.elsewhere(agent) or self.recovery(agent) is not None

@@ -72,7 +72,7 @@ async def write(db: aiosqlite.Connection, batch: Batch) -> None:
 async def _erase(db: aiosqlite.Connection, number: int, what: Erasure | TakenBack) -> None:
     place, text = (what.session, what.message), erasure_text(what)
     if isinstance(what, TakenBack):
-        await db.execute_fetchall(SQL["erase_annotated"], (what.session, text, what.before, what.since))
+        await db.execute_fetchall(SQL["erase_annotated"], (what.session, text, what.before))
         await db.execute_fetchall(SQL["put_erasure"], (number, what.session, text))
         return
     runs = orjson.dumps(what.runs + what.near).decode()

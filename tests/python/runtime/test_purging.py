@@ -169,6 +169,43 @@ async def test_what_an_annotation_said_goes_with_it(tmp_path: Path, settled: boo
         assert not [needle for needle in needles if needle in left]
 
 
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("before", ["taken back", "replaced"])
+async def test_what_was_left_of_another_annotation_does_not_go_on_naming_one(
+    tmp_path: Path, settled: bool, before: str
+) -> None:
+    """What one was taken back from says from then on what was left: also what came later."""
+    path, one = tmp_path / "chat.db", "/api/sessions/c/annotations"
+    async with running(path) as rig:
+        await said(rig, "one", "u1", "first")
+
+        async def annotate(id: str, name: str) -> None:
+            body = {"message": "u1", "type": "note", "id": id, "data": {"name": name}}
+            assert (await rig.ask("POST", one, body)).status == 201
+            await rig.clock.advance(1)
+
+        await annotate("a1", "first")
+        await annotate("a2", "kept")
+        if before == "taken back":
+            await annotate("a3", SECRET)
+        if settled:
+            await in_segments(rig)
+        if before == "taken back":
+            assert (await rig.ask("DELETE", f"{one}/a1")).status == 204
+        else:
+            await annotate("a1", SECRET)
+        await rig.clock.advance(1)
+        last = "a3" if before == "taken back" else "a1"
+        assert (await rig.ask("DELETE", f"{one}/{last}")).status == 204
+        assert SECRET not in str(await rig.log_from_store())
+        from_the_start = await rig.open("GET", "/api/sessions/c/events", headers=at_first(rig))
+        await from_the_start.until(lambda: from_the_start.types.count("annotation-removed") > 0)
+        assert SECRET not in from_the_start.body.decode()
+        await from_the_start.drop()
+        assert await rig.chat.purge()
+        assert not [table for table, cell in cells(path) if SECRET.encode() in cell]
+
+
 async def test_a_clean_end_of_the_server_does_the_same(tmp_path: Path) -> None:
     path = tmp_path / "chat.db"
     async with running(path) as rig:

@@ -142,6 +142,38 @@ async def test_a_replacement_counts_towards_the_longest_reply() -> None:
         assert (await rig.history("c"))["runs"][call.run.message_id]["reason"] == "reply-too-long"
 
 
+@pytest.mark.parametrize("kept", ["what it was told", "what it goes on with"])
+async def test_what_is_said_again_counts_as_well(kept: str) -> None:
+    """An agent that begins again and again says the same for ever, and each time it is in the log."""
+
+    async def agent(run: Run) -> None:
+        if kept == "what it was told":
+            await run.text("begin")
+            async for _ in run.steering():
+                break
+        elif not run.decisions:
+            await run.text("x" * 2000)
+            await run.request_approval("refund", {}, id="call")
+            return
+        for _ in range(100):
+            await (run.replace("") if kept == "what it was told" else run.restart())
+
+    async with running(agent=agent, message_limit=20_000) as rig:
+        await (await rig.post("c")).until_text("begin" if kept == "what it was told" else "x" * 2000)
+        if kept == "what it was told":
+            said = {"id": "n1", "role": "user", "parts": [{"type": "text", "text": "x" * 2000}]}
+            assert (await rig.ask("POST", "/api/sessions/c/steer", {"message": said})).status == 202
+        else:
+            await rig.ended()
+            [asked] = (await rig.ask("GET", "/api/sessions/c/decisions")).json["decisions"]
+            path = f"/api/sessions/c/decisions/{asked['id']}"
+            assert (await rig.ask("POST", path, {"approved": True})).status == 200
+        await rig.ended()
+        log = await rig.log()
+        assert (log[-1]["type"], log[-1]["reason"]) == ("run-ended", "reply-too-long")
+        assert 5 < [event["type"] for event in log].count("message-reset") < 10
+
+
 # ------------------------------------------------------------------------------------------------ the current step
 
 

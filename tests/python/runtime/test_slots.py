@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from asking import decide, pending
-from rig import Rig, running
+from rig import Rig, at_once, running
 from strandline import Run
 from strandline.core.decisions import APPROVED, Answer
 from strandline.core.intake import SUBMIT, Incoming, Request
-from strandline.errors import Conflict, NotStored
+from strandline.errors import Conflict, NotStored, TooMany
 from strandline.runtime.live_run import Caller
 from strandline.runtime.speaking import Unasked
+from strandline.testing import ScriptedAgent
 
 C = "/api/sessions/c"
 YES = {"approved": True}
@@ -132,3 +134,34 @@ async def test_an_agent_that_speaks_unasked_takes_the_place_of_what_is_pending(s
     speaking.say("By the way.").finish()
     await rig.ended()
     assert [each["role"] for each in (await rig.ask("GET", C)).json["messages"]] == ["user", "assistant", "assistant"]
+
+
+# ------------------------------------------------------------------------------------------------ in one commit
+
+
+@pytest.mark.parametrize("how", ["spawned", "spoken"])
+async def test_what_begins_in_one_commit_are_no_more_than_there_may_be(tmp_path: Path, how: str) -> None:
+    critic, chats = ScriptedAgent(), ["c1", "c2", "c3"]
+    async with running(tmp_path / "chat.db", more={"critic": critic}, max_active_runs=4) as rig:
+        calls = {chat: (await rig.begun(chat, id=f"u-{chat}"))[1] for chat in [*chats, "blocker"]}
+        calls.pop("blocker").finish()
+        await rig.ended("blocker")
+
+        async def begin(chat: str) -> Any:
+            if how == "spawned":
+                return await calls[chat].run.spawn("critic")
+            return await rig.chat.speak(chat, submit="concurrent")
+
+        async def asked(chat: str) -> Any:
+            try:
+                return await begin(chat)
+            except TooMany as refused:
+                return refused
+
+        answers = await at_once(rig, *map(asked, chats))
+        assert sum(len(session.live) for session in rig.sessions.in_memory()) == 4
+        assert [isinstance(each, TooMany) for each in answers] == [False, True, True]
+        assert rig.sessions._starting == {}
+        calls["c2"].finish()
+        await rig.ended("c2")
+        assert not isinstance(await asked("c3"), TooMany), "a place that is free is given away"

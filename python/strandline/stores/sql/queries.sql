@@ -104,8 +104,8 @@ DELETE FROM annotations WHERE session = ? AND message = ?;
 UPDATE runs SET body = NULL WHERE session = ?1 AND ?2 IN (message, parent) AND body IS NOT NULL;
 
 -- erase_annotated --
--- The same for what an annotation has said. Segments that were whole before it was added say nothing of it.
-UPDATE log SET blob = erase(blob, ?2) WHERE session = ?1 AND first_seq < ?3 AND run IS NULL AND at >= ?4;
+-- The same for what an annotation has said.
+UPDATE log SET blob = erase(blob, ?2) WHERE session = ?1 AND first_seq < ?3 AND run IS NULL;
 
 -- put_erasure --
 -- What the journal holds of it up to that number is void.
